@@ -1,0 +1,1 @@
+"""Quantization of trained weights, and the artifact that holds them."""
