@@ -1,0 +1,1 @@
+"""Scoring windows, legal test-time training, and the ledger that proves it."""

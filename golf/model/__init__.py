@@ -1,0 +1,1 @@
+"""The GPT: attention, blocks, embeddings and the whole model."""
