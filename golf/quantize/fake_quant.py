@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 LEVELS = 31
-"""Positive levels of int6. As published, training clamps to [-32, 31], the artifact to [-31, 31]."""
+"""Positive levels of int6. As published, training clamps to [-32, 31] and the artifact to +-31."""
 
 
 def fake_quantize(weight: Tensor) -> Tensor:
