@@ -1,0 +1,1 @@
+"""Places the stages of an experiment, watches them and collects their results."""

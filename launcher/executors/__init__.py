@@ -1,0 +1,1 @@
+"""Where stages run: one module for each kind of place, none importing another."""

@@ -1,0 +1,287 @@
+"""The folder of an experiment: registered once, then added to and never cleared.
+
+runs/<name>-<id>/
+  experiment.json      seeds, stages and provenance, written before the first submission
+  job.toml             the resolved job, every key spelled out
+  code/                the packages as they were; the stages run these
+  data/, prepare/      the embedded corpus, where the job asks for it
+  seeds/<seed>/train/  seeds/<seed>/eval/
+  jobs/                the scheduler's side: scripts and output of the jobs
+  submissions.jsonl    one line a submitted job
+  report.json, report.md
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import fcntl
+import json
+import os
+import secrets
+import socket
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import golf.config
+from golf.config import Job
+from golf.records import (
+    DataPaths,
+    EvalPaths,
+    StagePaths,
+    TrainPaths,
+    read_json,
+    read_lines,
+    replace_file,
+    write_json,
+)
+from launcher import snapshot
+from launcher.errors import LaunchError
+from launcher.stage import Stage
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class ExperimentPaths:
+    """Every path of an experiment."""
+
+    root: Path
+
+    @property
+    def registry(self) -> Path:
+        return self.root / "experiment.json"
+
+    @property
+    def job(self) -> Path:
+        return self.root / "job.toml"
+
+    @property
+    def code(self) -> Path:
+        return self.root / "code"
+
+    @property
+    def data(self) -> DataPaths:
+        return DataPaths(self.root / "data")
+
+    @property
+    def jobs(self) -> Path:
+        return self.root / "jobs"
+
+    @property
+    def submissions(self) -> Path:
+        return self.root / "submissions.jsonl"
+
+    @property
+    def lock(self) -> Path:
+        return self.root / "launcher.lock"
+
+    @property
+    def report_json(self) -> Path:
+        return self.root / "report.json"
+
+    @property
+    def report_md(self) -> Path:
+        return self.root / "report.md"
+
+    def stage(self, key: str) -> StagePaths:
+        """Folder of a stage by its key: `prepare`, `1337/train`."""
+        return StagePaths(self.root / (f"seeds/{key}" if "/" in key else key))
+
+    def train(self, seed: int) -> TrainPaths:
+        return TrainPaths(self.stage(f"{seed}/train").root)
+
+    def artifact(self, seed: int) -> Path:
+        return self.train(seed).root / "model.golf"
+
+    def artifact_sizes(self, seed: int) -> Path:
+        return self.train(seed).root / "model.golf.json"
+
+    def round_trip(self, seed: int) -> EvalPaths:
+        return EvalPaths(self.train(seed).root / "roundtrip")
+
+    def evaluation(self, seed: int, protocol: str) -> EvalPaths:
+        return EvalPaths(self.stage(f"{seed}/eval").root / protocol)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Submission:
+    """One job given to an executor."""
+
+    stage: str
+    executor: str
+    job_id: str
+    host: str
+    submitted_at: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Registration:
+    """What is fixed before the first submission."""
+
+    seeds: tuple[int, ...]
+    stages: tuple[Stage, ...]
+    asked_job: str
+    """The job as the user named it."""
+    overrides: tuple[str, ...] = ()
+    data: str = ""
+
+
+class Experiment:
+    """One experiment's folder, read back from its files."""
+
+    def __init__(self, paths: ExperimentPaths, registry: dict[str, Any]) -> None:
+        self.paths = paths
+        self.name: str = paths.root.name
+        self.seeds: tuple[int, ...] = tuple(registry["seeds"])
+        self.created_at: float = registry["created_at"]
+        self.registry = registry
+        self.stages: tuple[Stage, ...] = tuple(
+            Stage.read_back(entry, read_json(paths.stage(entry["key"]).spec) or {})
+            for entry in registry["stages"]
+        )
+
+    @classmethod
+    def register(cls, paths: ExperimentPaths, job: Job, wanted: Registration) -> Experiment:
+        """Create the folder: job, code, stages and, as the last file, the registry."""
+        import tomli_w
+
+        paths.root.mkdir(parents=True)
+        with replace_file(paths.job) as temporary:
+            temporary.write_text(tomli_w.dumps(golf.config.job_to_sections(job)))
+        snapshot.copy_code(paths.code)
+        for stage in wanted.stages:
+            write_json(paths.stage(stage.key).spec, stage.spec())
+        write_json(
+            paths.registry,
+            {
+                "schema": SCHEMA,
+                "name": paths.root.name,
+                "created_at": time.time(),
+                "host": socket.gethostname(),
+                "python": sys.version.split()[0],
+                "git": snapshot.git_state(),
+                "job": wanted.asked_job,
+                "overrides": list(wanted.overrides),
+                "data": wanted.data,
+                "seeds": list(wanted.seeds),
+                "stages": [stage.registration() for stage in wanted.stages],
+            },
+        )
+        return cls.open(paths.root)
+
+    @classmethod
+    def open(cls, root: Path) -> Experiment:
+        """Read an experiment's folder.
+
+        Raises:
+            LaunchError: it holds no registered experiment.
+        """
+        paths = ExperimentPaths(root.resolve())
+        registry = read_json(paths.registry)
+        if registry is None:
+            raise LaunchError(f"{root} holds no experiment (no experiment.json)")
+        if registry["schema"] != SCHEMA:
+            raise LaunchError(
+                f"{root} was written by another version of golf-launch (schema "
+                f"{registry['schema']}, this one reads {SCHEMA})"
+            )
+        return cls(paths, registry)
+
+    def job(self) -> Job:
+        return golf.config.load_job(self.paths.job)
+
+    def stage(self, key: str) -> Stage:
+        return next(stage for stage in self.stages if stage.key == key)
+
+    def stages_of(self, seed: int | None) -> tuple[Stage, ...]:
+        return tuple(stage for stage in self.stages if stage.seed == seed)
+
+    def record_submission(self, submission: Submission) -> None:
+        self._append_submission(asdict(submission))
+
+    def announce_submissions(self, stages: Sequence[Stage]) -> None:
+        """Say that jobs of these stages come next, so that older ones no longer speak for them."""
+        for stage in stages:
+            self._append_submission({"stage": stage.key, "job_id": None})
+
+    def submissions(self) -> dict[str, Submission]:
+        """The latest job of each stage."""
+        latest = {line["stage"]: line for line in read_lines(self.paths.submissions)}
+        return {key: Submission(**line) for key, line in latest.items() if line["job_id"]}
+
+    def _append_submission(self, line: dict[str, Any]) -> None:
+        """A single write, so that a killed launcher leaves no half of a line."""
+        with self.paths.submissions.open("ab", buffering=0) as file:
+            file.write(json.dumps(line).encode() + b"\n")
+            os.fsync(file.fileno())
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[int]:
+        """Exclude other launchers while stages are submitted; yields the lock's descriptor.
+
+        Raises:
+            LaunchError: another launcher holds it.
+        """
+        with self.paths.lock.open("a+") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.seek(0)
+                holder = file.read().strip() or "unknown process"
+                raise LaunchError(
+                    f"another launcher ({holder}) is submitting {self.name}; "
+                    f"watch it with: golf-launch attach {self.name}"
+                ) from None
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+            file.flush()
+            yield file.fileno()
+
+
+def new_name(job_name: str, now: float) -> str:
+    """`<name>-<id>`: sorts by time, and two launches in one second differ."""
+    return (
+        f"{job_name}-{time.strftime('%Y%m%d-%H%M%S', time.localtime(now))}-{secrets.token_hex(2)}"
+    )
+
+
+def list_experiments(runs: Path) -> list[Experiment]:
+    """The experiments of a folder, oldest first."""
+    found = [Experiment.open(path.parent) for path in runs.glob("*/experiment.json")]
+    return sorted(found, key=lambda experiment: experiment.created_at)
+
+
+def find_experiment(runs: Path, name: str | None) -> Experiment:
+    """An experiment by path, name or unambiguous part of its name; without one the newest.
+
+    Raises:
+        LaunchError: none matches, or several do.
+    """
+    if name is not None and (Path(name) / "experiment.json").is_file():
+        return Experiment.open(Path(name))
+    known = list_experiments(runs)
+    if not known:
+        raise LaunchError(
+            f"there is no experiment in {runs}/; start one, as in golf-launch smoke --seeds "
+            "1337,42,7, or point to another folder with --runs"
+        )
+    if name is None:
+        return known[-1]
+    matches = [e for e in known if e.name == name] or [e for e in known if name in e.name]
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
+        raise LaunchError(f"{name!r} fits several: {', '.join(e.name for e in matches)}")
+    raise LaunchError(
+        f"there is no experiment {name!r} in {runs}/{_nearest(name, [e.name for e in known])}"
+    )
+
+
+def _nearest(name: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.3)
+    return f"; did you mean {near[0]}?" if near else f"; known: {', '.join(known)}"

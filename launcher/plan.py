@@ -1,0 +1,139 @@
+"""Job x seeds -> stages: the very command lines, what they wait for and what they need.
+
+1. `prepare`, once, where the job reads the embedded corpus and no data is given.
+2. `<seed>/train`: train, quantize, evaluate the artifact's round trip.
+3. `<seed>/eval`, after it: sliding windows, then score-first TTT, then its ledger verified.
+
+Nothing is written and nothing is started here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from golf.config import Job
+from launcher.experiment import ExperimentPaths
+from launcher.stage import Command, Stage
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """An experiment that could be started."""
+
+    job: Job
+    seeds: tuple[int, ...]
+    data: Path
+    paths: ExperimentPaths
+    stages: tuple[Stage, ...]
+
+
+def make_plan(job: Job, seeds: Sequence[int], paths: ExperimentPaths, data: Path | None) -> Plan:
+    """Lay out the stages of an experiment that is to live at `paths`.
+
+    `data` is the user's folder; without one the job's source decides.
+    """
+    prepares = data is None and job.data.source == "embedded"
+    folder = paths.data.root if prepares else (data or Path(job.data.source))
+    stages = [_prepare(job, paths)] if prepares else []
+    for seed in seeds:
+        train = _train(job, seed, paths, folder.absolute())
+        if prepares:
+            train = dataclasses.replace(train, after=(stages[0].key,))
+        stages += [train, _evaluate(job, seed, paths, folder.absolute())]
+    return Plan(
+        job=job,
+        seeds=tuple(seeds),
+        data=folder.absolute(),
+        paths=paths,
+        stages=tuple(stages),
+    )
+
+
+def _prepare(job: Job, paths: ExperimentPaths) -> Stage:
+    argv = ("golf", "prepare", "--docs", "embedded", "--out", str(paths.data.root))
+    sizes = ("--vocab-size", str(job.model.vocab_size), "--val-docs", str(job.data.val_docs))
+    return Stage(
+        key="prepare",
+        kind="prepare",
+        seed=None,
+        commands=(Command(name="prepare", argv=(*argv, *sizes), done="../data/manifest.json"),),
+        resources=dataclasses.replace(job.resources, nodes=1, gpus_per_node=0),
+        env=_env(job, ranks=1),
+    )
+
+
+def _train(job: Job, seed: int, paths: ExperimentPaths, data: Path) -> Stage:
+    out = paths.train(seed).root
+    config, device = _config(paths), _device(job)
+    artifact = str(paths.artifact(seed))
+    train = (*config, "--data", str(data), "--out", str(out), "--seed", str(seed), *device)
+    quantize = (*config, "--checkpoint", str(paths.train(seed).model), "--out", artifact)
+    commands = (
+        Command(
+            name="train",
+            argv=(*_golf(job), "train", *train, "--resume"),
+            done=paths.train(seed).result.name,
+        ),
+        Command(
+            name="quantize",
+            argv=("golf", "quantize", *quantize),
+            done=paths.artifact_sizes(seed).name,
+        ),
+        _protocol(job, "sequential", paths, seed, data, paths.round_trip(seed).root, "roundtrip"),
+    )
+    return _stage(job, seed, "train", commands)
+
+
+def _evaluate(job: Job, seed: int, paths: ExperimentPaths, data: Path) -> Stage:
+    commands = tuple(
+        _protocol(job, protocol, paths, seed, data, paths.evaluation(seed, protocol).root, protocol)
+        for protocol in ("sliding", "ttt")
+    )
+    ledger = paths.evaluation(seed, "ttt").root
+    verify = Command(name="verify", argv=("golf", "verify", str(ledger)))
+    stage = _stage(job, seed, "eval", (*commands, verify))
+    return dataclasses.replace(stage, after=(f"{seed}/train",))
+
+
+def _protocol(
+    job: Job, protocol: str, paths: ExperimentPaths, seed: int, data: Path, out: Path, name: str
+) -> Command:
+    words = ("eval", *_config(paths), "--data", str(data), "--artifact", str(paths.artifact(seed)))
+    more = ("--protocol", protocol, "--out", str(out), *_device(job), "--resume")
+    return Command(name=name, argv=(*_golf(job), *words, *more), done=f"{out.name}/result.json")
+
+
+def _stage(job: Job, seed: int, kind: str, commands: tuple[Command, ...]) -> Stage:
+    return Stage(
+        key=f"{seed}/{kind}",
+        kind=kind,
+        seed=seed,
+        commands=commands,
+        resources=job.resources,
+        env=_env(job, ranks=job.ranks_per_node),
+    )
+
+
+def _golf(job: Job) -> tuple[str, ...]:
+    """The start of a command line that runs on every rank of a node."""
+    if job.ranks_per_node == 1:
+        return ("golf",)
+    ranks = f"--nproc_per_node={job.ranks_per_node}"
+    return ("torchrun", "--standalone", ranks, "-m", "golf")
+
+
+def _config(paths: ExperimentPaths) -> tuple[str, ...]:
+    return ("--config", str(paths.job))
+
+
+def _device(job: Job) -> tuple[str, ...]:
+    """Said outright, so that a node without its GPUs is an error and no slow run."""
+    return ("--device", "cuda" if job.resources.gpus_per_node else "cpu")
+
+
+def _env(job: Job, ranks: int) -> dict[str, str]:
+    """One thread for each core that a rank owns; torch would else take the whole machine's."""
+    return {"OMP_NUM_THREADS": str(max(1, job.resources.cpus_per_task // ranks))}

@@ -1,0 +1,152 @@
+"""How a stage stands: one set of states, each told with its evidence.
+
+The truth is taken in this order:
+
+1. the stage's own `status.json`, when it says that it has ended;
+2. the process that wrote it, where it runs on this machine, or else its heartbeat;
+3. the executor's word on the job, for a stage that has not begun to speak.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from golf.records import StagePaths, read_json
+from launcher.processes import is_alive
+
+HEARTBEAT_LIMIT_S = 60.0
+"""A stage on another machine that has been silent for longer counts as lost."""
+
+
+class State(StrEnum):
+    """What a stage, or the run of a seed, can be."""
+
+    PLANNED = "planned"
+    """Registered, not submitted."""
+    WAITING = "waiting"
+    """Submitted; waits for another stage or for a free place."""
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    SKIPPED = "skipped"
+    """Never ran, because what it needs failed."""
+    LOST = "lost"
+    """Ended without a word: killed outright, or its machine went down."""
+
+
+TERMINAL = frozenset({State.DONE, State.FAILED, State.CANCELLED, State.SKIPPED, State.LOST})
+BAD = TERMINAL - {State.DONE}
+ACTIVE = frozenset({State.WAITING, State.RUNNING})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Observation:
+    """A state, who says so, and when it was so."""
+
+    state: State
+    evidence: str
+    seen_at: float
+    """Seconds since the epoch."""
+
+    def age_s(self, now: float) -> float:
+        return max(0.0, now - self.seen_at)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CommandRecord:
+    """A command that has ended in the latest attempt of a stage."""
+
+    name: str
+    exit_code: int
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageStatus:
+    """A stage as seen once."""
+
+    observation: Observation
+    reason: str = ""
+    command: str | None = None
+    """The command that runs, or ran last."""
+    exit_code: int | None = None
+    attempt: int = 0
+    started_at: float | None = None
+    ended_at: float | None = None
+    commands: tuple[CommandRecord, ...] = ()
+    pid: int | None = None
+
+    @property
+    def state(self) -> State:
+        return self.observation.state
+
+
+def read_status(paths: StagePaths, job: Observation | None, now: float) -> StageStatus:
+    """Judge a stage by its own file, its process and, last, its `job` as the executor sees it."""
+    raw = read_json(paths.status)
+    if raw is None:
+        return _unspoken({}, job, now)
+    state = State(raw["state"])
+    if state in TERMINAL:
+        return _told(raw, state, "its status file", raw["updated_at"])
+    if raw.get("pid") is None:
+        return _unspoken(raw, job, now)
+    if raw["host"] != socket.gethostname():
+        return _judge_by_heartbeat(raw, state, now)
+    if is_alive(raw["pid"], raw["updated_at"]):
+        return _told(raw, state, f"process {raw['pid']} on this machine", now)
+    # It may have written its last word between our reading and our looking for the process.
+    latest = read_json(paths.status)
+    if latest != raw:
+        return read_status(paths, job, now)
+    return _lost(raw, f"process {raw['pid']} is gone", now)
+
+
+def _judge_by_heartbeat(raw: dict[str, Any], state: State, now: float) -> StageStatus:
+    silent_s = now - raw["updated_at"]
+    if silent_s <= HEARTBEAT_LIMIT_S:
+        return _told(raw, state, f"heartbeat from {raw['host']}", raw["updated_at"])
+    return _lost(raw, f"no heartbeat from {raw['host']} for {silent_s:.0f} s", raw["updated_at"])
+
+
+def _unspoken(raw: dict[str, Any], job: Observation | None, now: float) -> StageStatus:
+    """A stage that has not begun; `raw` is empty or the launcher's note of its submission."""
+    if job is None:
+        return _told(raw, State.PLANNED, "no job was submitted", now)
+    if job.state in ACTIVE:
+        return _told(raw, State.WAITING, job.evidence, job.seen_at)
+    return _lost(raw, job.evidence, job.seen_at)
+
+
+def _lost(raw: dict[str, Any], evidence: str, seen_at: float) -> StageStatus:
+    command = raw.get("command")
+    what = f"it vanished in {command}" if command else "it vanished before its first command"
+    return _told({**raw, "reason": f"{what}: {evidence}"}, State.LOST, evidence, seen_at)
+
+
+def _told(raw: dict[str, Any], state: State, evidence: str, seen_at: float) -> StageStatus:
+    return StageStatus(
+        observation=Observation(state=state, evidence=evidence, seen_at=seen_at),
+        reason=raw.get("reason", ""),
+        command=raw.get("command"),
+        exit_code=raw.get("exit_code"),
+        attempt=raw.get("attempt", 0),
+        started_at=raw.get("started_at"),
+        ended_at=raw.get("ended_at") or (raw.get("updated_at") if state is State.LOST else None),
+        commands=tuple(CommandRecord(**record) for record in raw.get("commands", ())),
+        pid=raw.get("pid"),
+    )
+
+
+def run_state(stages: Iterable[State]) -> State:
+    """The state of a seed's run from those of its stages, in their order."""
+    states = list(stages)
+    for state in states:
+        if state is not State.DONE:
+            return state
+    return State.DONE
