@@ -25,6 +25,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from golf.quantize.artifact import MAGIC, ArtifactError, read_artifact
+from golf.quantize.challenge import ChallengeError, is_challenge_file, read_challenge_file
 from golf.records import RunError, replace_file
 
 METADATA_KEY = "golf"
@@ -94,8 +96,21 @@ def load_weights(path: Path) -> dict[str, Tensor]:
     Raises:
         WeightsError: no such file, none of the formats, or a truncated or damaged one.
     """
-    file, _ = _read_safetensors(path)
-    return {name: tensor.float() for name, tensor in file.tensors.items()}
+    try:
+        with path.open("rb") as file:
+            head = file.read(len(MAGIC))
+        if head == MAGIC:
+            return read_artifact(path).state
+        if is_challenge_file(head):
+            return read_challenge_file(path)
+    except FileNotFoundError:
+        raise WeightsError(f"{path}: no such file") from None
+    except OSError as error:
+        raise WeightsError(f"{path} cannot be read: {error.strerror}") from None
+    except (ArtifactError, ChallengeError) as error:
+        raise WeightsError(str(error)) from error
+    tensors = _read_safetensors(path)[0].tensors
+    return {name: tensor.float() for name, tensor in tensors.items()}
 
 
 def _unshared(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -32,6 +32,9 @@ Scheme = Literal["float32", "float16", "int8", "int6"]
 
 SCHEMES: tuple[Scheme, ...] = get_args(Scheme)
 
+INTEGERS: tuple[Scheme, ...] = ("int8", "int6")
+"""Schemes of matrices: integers and a step per row."""
+
 SMALL_NUMEL = 65_536
 """Tensors of at most this many elements are stored as float16."""
 
@@ -98,7 +101,7 @@ def quantize_tensor(name: str, tensor: Tensor, config: QuantizeConfig) -> Stored
     if not torch.isfinite(tensor).all():
         raise QuantizeError(f"cannot quantize {name}: it holds NaN or infinite values")
     scheme = scheme_for(name, tensor)
-    if scheme in ("int6", "int8"):
+    if scheme in INTEGERS:
         if tensor.ndim != 2:
             shape = list(tensor.shape)
             raise QuantizeError(f"cannot quantize {name} by rows: its shape is {shape}, not [R, C]")
