@@ -33,6 +33,9 @@ METADATA_KEY = "golf"
 """The one safetensors metadata entry we write, as JSON: the library keeps several in random order,
 and equal weights shall give equal files."""
 
+HEAD_BYTES = 16
+"""First bytes of a file, by which its format is told."""
+
 MAX_NAMED = 5
 """Tensors named in one error text."""
 
@@ -98,8 +101,8 @@ def load_weights(path: Path) -> dict[str, Tensor]:
     """
     try:
         with path.open("rb") as file:
-            head = file.read(len(MAGIC))
-        if head == MAGIC:
+            head = file.read(HEAD_BYTES)
+        if head.startswith(MAGIC):
             return read_artifact(path).state
         if is_challenge_file(head):
             return read_challenge_file(path)

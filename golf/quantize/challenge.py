@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import io
 import lzma
+import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping
@@ -44,6 +45,9 @@ PREFIXES = ("module.", "_orig_mod.")
 
 PASSTHROUGH = ("passthrough", "passthrough_ctrl", "passthrough_fp16")
 
+DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, ValueError)
+"""What zipfile raises on archives that are cut or overwritten."""
+
 _CHUNK_BYTES = 1 << 20
 
 
@@ -52,7 +56,10 @@ class ChallengeError(RunError):
 
 
 def is_challenge_file(head: bytes) -> bool:
-    """Whether a file that starts with these bytes (at least 6) may be a `.pt` or `.ptz`."""
+    """Whether a file that starts with these bytes (at least 9) may be a `.pt` or `.ptz`."""
+    # A safetensors file starts with the length of its header, whose bytes can look like zlib's.
+    if head[8:9] == b"{" and head[4:8] == bytes(4):
+        return False
     return head.startswith((ZIP_MAGIC, ZSTD_MAGIC, LZMA_MAGIC, *ZLIB_MAGICS))
 
 
@@ -109,7 +116,7 @@ def unbank(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The state with banks [layers (or twice as many), out, in] cut into blocks' matrices.
 
     Raises:
-        ChallengeError: the banks disagree on the number of layers.
+        ChallengeError: a bank is not 3-D, or they disagree on the number of layers.
     """
     banks: dict[str, tuple[str, ...]] = {
         "qo_bank": ("attn.c_q", "attn.proj"),
@@ -117,6 +124,9 @@ def unbank(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         "mlp_up_bank": ("mlp.fc",),
         "mlp_down_bank": ("mlp.proj",),
     }
+    flat = [bank for bank in banks if bank in state and state[bank].ndim != 3]
+    if flat:
+        raise ChallengeError(f"its {flat[0]} is no bank [layers, out, in]")
     layers = {len(state[bank]) / len(parts) for bank, parts in banks.items() if bank in state}
     if len(layers) > 1 or any(count % 1 for count in layers):
         raise ChallengeError(f"its banks are for different numbers of layers: {sorted(layers)}")
@@ -140,11 +150,9 @@ def _dequantize(tensors: Mapping[str, Tensor], name: str, method: Any) -> Tensor
     if scale.ndim > 1 or (scale.ndim == 1 and scale.shape != values.shape[:1]):
         shapes = f"{list(scale.shape)} for {list(values.shape)}"
         raise ChallengeError(f"{name} has scales of a wrong shape: {shapes}")
-    return (
-        values.float() * scale.reshape(-1, *[1] * (values.ndim - 1))
-        if scale.ndim
-        else (values.float() * scale)
-    )
+    if scale.ndim:
+        scale = scale.reshape(-1, *[1] * (values.ndim - 1))
+    return values.float() * scale
 
 
 def _get(tensors: Mapping[str, Tensor], name: str) -> Tensor:
@@ -172,10 +180,10 @@ def _check_state(loaded: Any) -> dict[str, Tensor]:
 def _load_plain(content: bytes) -> Any:
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            _check_archive(archive)
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, zlib.error) as error:
-        if isinstance(error, ChallengeError):
-            raise
+            _check_archive(archive, len(content))
+    except ChallengeError:
+        raise
+    except (*DAMAGE, RuntimeError) as error:
         raise ChallengeError(f"it is truncated or damaged ({error})") from error
     try:
         return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
@@ -186,12 +194,12 @@ def _load_plain(content: bytes) -> Any:
         ) from error
 
 
-def _check_archive(archive: zipfile.ZipFile) -> None:
+def _check_archive(archive: zipfile.ZipFile, size_bytes: int) -> None:
     records = archive.infolist()
     if any(record.compress_type != zipfile.ZIP_STORED for record in records):
         raise ChallengeError("its archive is compressed, which torch.save never does")
-    if sum(record.file_size for record in records) > MAX_BYTES:
-        raise ChallengeError(f"it claims more than {MAX_BYTES:,} bytes")
+    if sum(record.file_size for record in records) > size_bytes:
+        raise ChallengeError("its archive claims more bytes than it has")
     damaged = archive.testzip()
     if damaged is not None:
         raise ChallengeError(f"it is damaged: {damaged} does not have its checksum")
@@ -202,6 +210,7 @@ def _decompress(content: bytes) -> bytes:
     try:
         if content.startswith(ZSTD_MAGIC):
             plain = _read_bounded(zstandard.ZstdDecompressor().stream_reader(content).read)
+            complete = zstandard.frame_content_size(content) in (-1, len(plain))
         else:
             stream = (
                 lzma.LZMADecompressor(memlimit=MAX_BYTES)
@@ -209,12 +218,15 @@ def _decompress(content: bytes) -> bytes:
                 else zlib.decompressobj()
             )
             plain = stream.decompress(content, MAX_BYTES + 1)
+            complete = stream.eof
     except (zstandard.ZstdError, lzma.LZMAError, zlib.error) as error:
         raise ChallengeError(f"it does not decompress ({error})") from error
     if len(plain) > MAX_BYTES:
         raise ChallengeError(f"it decompresses to more than {MAX_BYTES:,} bytes")
+    if not complete:
+        raise ChallengeError("it is truncated")
     if not plain.startswith(ZIP_MAGIC):
-        raise ChallengeError("it is truncated, or holds no torch.save archive")
+        raise ChallengeError("it holds no torch.save archive")
     return plain
 
 

@@ -1,9 +1,13 @@
+import zlib
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save, save_file
 from torch import Tensor
 
+from golf.config import ModelConfig, QuantizeConfig
+from golf.quantize.artifact import write_artifact
 from golf.weights import (
     WeightsError,
     check_weights,
@@ -64,8 +68,6 @@ def test_tensors_of_any_dtype_come_back_with_their_metadata(tmp_path: Path) -> N
 def test_foreign_safetensors_load_as_weights_but_not_as_checkpoint(
     tmp_path: Path, state: dict[str, Tensor]
 ) -> None:
-    from safetensors.torch import save_file
-
     save_file(state, tmp_path / "f.safetensors", {"format": "pt"})
     assert_same(load_weights(tmp_path / "f.safetensors"), state)
     with pytest.raises(WeightsError, match="no checksum of ours"):
@@ -85,6 +87,41 @@ def test_every_changed_byte_and_every_cut_is_noticed(
         path.write_bytes(whole[:position])
         with pytest.raises(WeightsError, match=r"damaged|checksum"):
             load_tensors(path)
+
+
+def test_the_format_is_told_by_content_not_by_name(
+    tmp_path: Path, state: dict[str, Tensor]
+) -> None:
+    path = tmp_path / "model.bin"
+    write_artifact(path, state, ModelConfig(), QuantizeConfig(zstd_level=1))
+    assert_same(load_weights(path), {n: t.half().float() for n, t in state.items()})
+    torch.save(state, path)
+    assert_same(load_weights(path), state)
+    path.write_bytes(zlib.compress(path.read_bytes()))
+    assert_same(load_weights(path), state)
+
+
+def test_a_header_length_that_looks_like_zlib_is_no_zlib(
+    tmp_path: Path, state: dict[str, Tensor]
+) -> None:
+    """A safetensors file may start with the bytes 78 01, the low bytes of its header's length."""
+    for padding in range(8000):
+        content = save(state, {"padding": " " * padding})
+        if content[:2] == b"\x78\x01":
+            break
+    else:
+        pytest.fail("no header of that length")
+    (tmp_path / "f").write_bytes(content)
+    assert_same(load_weights(tmp_path / "f"), state)
+
+
+@pytest.mark.parametrize("content", [b"", b"GOLFPACK", b"PK\x03\x04", b"\x28\xb5\x2f\xfd", b"text"])
+def test_other_files_are_refused_by_name(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "f").write_bytes(content)
+    with pytest.raises(WeightsError, match="/f "):
+        load_weights(tmp_path / "f")
+    with pytest.raises(WeightsError, match="Is a directory"):
+        load_weights(tmp_path)
 
 
 def test_missing_file_is_named(tmp_path: Path) -> None:
