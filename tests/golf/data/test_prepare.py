@@ -1,4 +1,7 @@
 import json
+import multiprocessing
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +78,24 @@ def test_any_number_of_workers_writes_the_same_bytes(source, tmp_path, monkeypat
     run(source, tmp_path / "one")
     run(source, tmp_path / "two", workers=2)
     assert contents(tmp_path / "one") == contents(tmp_path / "two")
+
+
+def test_a_worker_that_dies_is_an_error(source, out, monkeypatch) -> None:
+    def kill(stage: str, done: int, total: int | None) -> None:
+        if stage == "encoding documents":
+            for child in multiprocessing.active_children():
+                child.kill()
+
+    monkeypatch.setattr(encode, "BATCH_BYTES", 1)
+    with pytest.raises(PrepareError, match=r"a worker process died .*; use fewer workers"):
+        run(source, out, workers=2, progress=kill)
+    assert not (out / "manifest.json").exists()
+
+
+def test_preparing_needs_no_torch() -> None:
+    """Every worker process imports this package anew."""
+    probe = "import sys, golf.data.prepare, golf.data.encode; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", probe], check=False).returncode == 0
 
 
 def test_a_given_tokenizer_is_copied(source: Path, tmp_path: Path, out: Path) -> None:
