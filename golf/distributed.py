@@ -1,0 +1,87 @@
+"""The ranks of one run: torchrun's processes, or just this one.
+
+Tensors are reduced by NCCL between GPUs and by gloo between CPUs. A second gloo group carries what
+ranks must agree on (the clock, a request to stop), so that agreeing never waits for a GPU.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from golf.config import NUM_SPANS, ConfigError
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process's place among the processes of a run."""
+
+    rank: int
+    world_size: int
+    device: torch.device
+    control: dist.ProcessGroup | None = None
+    """The gloo group of host-side agreement; None alone."""
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this rank writes the files."""
+        return self.rank == 0
+
+    def sum(self, *tensors: Tensor) -> None:
+        """Add each tensor up over all ranks, in place."""
+        if self.world_size > 1:
+            for tensor in tensors:
+                dist.all_reduce(tensor)
+
+    def agree(self, *values: float) -> list[float]:
+        """Sums over all ranks of host-side numbers, the same on every rank."""
+        if self.control is None:
+            return list(values)
+        tensor = torch.tensor(values, dtype=torch.float64)
+        dist.all_reduce(tensor, group=self.control)
+        return [float(v) for v in tensor]
+
+    def barrier(self) -> None:
+        """Wait until every rank has come here."""
+        if self.control is not None:
+            dist.barrier(group=self.control)
+
+
+@contextmanager
+def join_ranks(device: str | None = None) -> Iterator[Ranks]:
+    """Join the ranks that torchrun started, or be the only one; `device` is `cpu`, `cuda` or the best.
+
+    Raises:
+        ConfigError: no such device here, or a number of ranks that does not divide a step's spans.
+    """
+    kind = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if kind not in ("cpu", "cuda"):
+        raise ConfigError(f"--device {kind!r} must be cpu or cuda")
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("--device cuda: torch sees no CUDA device here; use --device cpu")
+    world_size, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
+    if NUM_SPANS % world_size:
+        raise ConfigError(
+            f"{world_size} ranks do not divide the {NUM_SPANS} spans of a step; use 1, 2, 4 or 8"
+        )
+    if kind == "cuda":
+        local = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        torch.cuda.set_device(local)
+    else:
+        local = torch.device("cpu")
+    if world_size == 1:
+        yield Ranks(rank, world_size, local)
+        return
+    dist.init_process_group(
+        "nccl" if kind == "cuda" else "gloo", device_id=local if kind == "cuda" else None
+    )
+    try:
+        yield Ranks(rank, world_size, local, dist.new_group(backend="gloo"))
+    finally:
+        dist.destroy_process_group()

@@ -1,0 +1,63 @@
+"""Muon: momentum, orthogonalised by Newton-Schulz, for the matrices of the blocks.
+
+1. A Nesterov momentum of the gradient.
+2. Five quintic Newton-Schulz steps in bfloat16 push its singular values towards 1.
+3. Decoupled weight decay, then the step, scaled for tall matrices.
+
+Matrices of one shape are stacked and orthogonalised together.
+Source: Keller Jordan's Muon (https://kellerjordan.github.io/posts/muon), as in pull request 414.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+NEWTON_SCHULZ_STEPS = 5
+NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
+"""Coefficients of Jordan's quintic, chosen for the steepest slope at 0."""
+
+
+def orthogonalise(G: Tensor) -> Tensor:
+    """Approximately U V^T of each matrix's singular value decomposition; G [n, rows, cols] -> bfloat16."""
+    a, b, c = NEWTON_SCHULZ
+    X = G.bfloat16()
+    X = X / (X.norm(dim=(-2, -1), keepdim=True) + 1e-7)
+    tall = X.size(-2) > X.size(-1)
+    if tall:
+        X = X.mT
+    for _ in range(NEWTON_SCHULZ_STEPS):
+        A = X @ X.mT
+        B = b * A + (c * A) @ A
+        X = a * X + B @ X
+    return X.mT if tall else X
+
+
+class Muon:
+    """Updates 2-D parameters in place."""
+
+    def __init__(self, parameters: Iterable[nn.Parameter], weight_decay: float) -> None:
+        self.weight_decay = weight_decay
+        self.momenta = {p: torch.zeros_like(p) for p in parameters}
+        self.by_shape: dict[torch.Size, list[nn.Parameter]] = defaultdict(list)
+        for p in self.momenta:
+            self.by_shape[p.shape].append(p)
+
+    @torch.no_grad()
+    def step(self, lr: float, momentum: float) -> None:
+        """One step from the gradients at hand."""
+        for shape, parameters in self.by_shape.items():
+            gradients = [p.grad for p in parameters]
+            assert all(g is not None for g in gradients)
+            buffers = [self.momenta[p] for p in parameters]
+            torch._foreach_mul_(buffers, momentum)
+            torch._foreach_add_(buffers, gradients)
+            nesterov = torch._foreach_add(gradients, buffers, alpha=momentum)
+            updates = orthogonalise(torch.stack(nesterov)).to(parameters[0].dtype)
+            scale = math.sqrt(max(1.0, shape[0] / shape[1]))
+            torch._foreach_mul_(parameters, 1 - lr * self.weight_decay)
+            torch._foreach_add_(parameters, list(updates.unbind()), alpha=-lr * scale)
