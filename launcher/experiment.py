@@ -129,6 +129,7 @@ class Registration:
     """The job as the user named it."""
     overrides: tuple[str, ...] = ()
     data: str = ""
+    executor: str = "local"
 
 
 class Experiment:
@@ -168,6 +169,7 @@ class Experiment:
                 "job": wanted.asked_job,
                 "overrides": list(wanted.overrides),
                 "data": wanted.data,
+                "executor": wanted.executor,
                 "seeds": list(wanted.seeds),
                 "stages": [stage.registration() for stage in wanted.stages],
             },

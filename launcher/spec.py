@@ -24,8 +24,10 @@ def shipped_jobs() -> dict[str, Path]:
     return {}
 
 
-def find_job(name: str) -> Path:
+def find_job(name: str, commands: Sequence[str] = ()) -> Path:
     """The path of a job file, given as such or as the name of a shipped one.
+
+    `commands` are words that the user may have meant instead.
 
     Raises:
         LaunchError: neither exists.
@@ -36,8 +38,11 @@ def find_job(name: str) -> Path:
         return path
     if name.removesuffix(".toml") in shipped and path.parent == Path():
         return shipped[name.removesuffix(".toml")]
-    near = difflib.get_close_matches(name, shipped, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]}?" if near else f"known jobs: {', '.join(shipped)}"
+    near = difflib.get_close_matches(name, [*shipped, *commands], n=1, cutoff=0.5)
+    if near and near[0] in commands:
+        hint = f"did you mean golf-launch {near[0]}? A command comes first."
+    else:
+        hint = f"did you mean {near[0]}?" if near else f"known jobs: {', '.join(shipped)}"
     raise LaunchError(f"there is no job {name!r}, as a file or by name; {hint}")
 
 

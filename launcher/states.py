@@ -20,6 +20,8 @@ from launcher.processes import is_alive
 
 HEARTBEAT_LIMIT_S = 60.0
 """A stage on another machine that has been silent for longer counts as lost."""
+SUBMISSION_LIMIT_S = 30.0
+"""A launcher that announced a job and has not named it after this long was interrupted."""
 
 
 class State(StrEnum):
@@ -86,16 +88,24 @@ class StageStatus:
         return self.observation.state
 
 
-def read_status(paths: StagePaths, job: Observation | None, now: float) -> StageStatus:
-    """Judge a stage by its own file, its process and, last, its `job` as the executor sees it."""
+def read_status(
+    paths: StagePaths,
+    job: Observation | None,
+    now: float,
+    submission_limit_s: float = SUBMISSION_LIMIT_S,
+) -> StageStatus:
+    """Judge a stage by its own file, its process and, last, its `job` as the executor sees it.
+
+    Who holds the experiment's lock knows that nobody is submitting: `submission_limit_s` = 0.
+    """
     raw = read_json(paths.status)
     if raw is None:
-        return _unspoken({}, job, now)
+        return _unspoken({}, job, now, submission_limit_s)
     state = State(raw["state"])
     if state in TERMINAL:
         return _told(raw, state, "its status file", raw["updated_at"])
     if raw.get("pid") is None:
-        return _unspoken(raw, job, now)
+        return _unspoken(raw, job, now, submission_limit_s)
     if raw["host"] != socket.gethostname():
         return _judge_by_heartbeat(raw, state, now)
     if is_alive(raw["pid"], raw["updated_at"]):
@@ -103,7 +113,7 @@ def read_status(paths: StagePaths, job: Observation | None, now: float) -> Stage
     # It may have written its last word between our reading and our looking for the process.
     latest = read_json(paths.status)
     if latest != raw:
-        return read_status(paths, job, now)
+        return read_status(paths, job, now, submission_limit_s)
     return _lost(raw, f"process {raw['pid']} is gone", now)
 
 
@@ -114,13 +124,18 @@ def _judge_by_heartbeat(raw: dict[str, Any], state: State, now: float) -> StageS
     return _lost(raw, f"no heartbeat from {raw['host']} for {silent_s:.0f} s", raw["updated_at"])
 
 
-def _unspoken(raw: dict[str, Any], job: Observation | None, now: float) -> StageStatus:
+def _unspoken(
+    raw: dict[str, Any], job: Observation | None, now: float, submission_limit_s: float
+) -> StageStatus:
     """A stage that has not begun; `raw` is empty or the launcher's note of its submission."""
-    if job is None:
-        return _told(raw, State.PLANNED, "no job was submitted", now)
-    if job.state in ACTIVE:
+    if job is not None and job.state in ACTIVE:
         return _told(raw, State.WAITING, job.evidence, job.seen_at)
-    return _lost(raw, job.evidence, job.seen_at)
+    if job is not None:
+        return _lost(raw, job.evidence, job.seen_at)
+    if raw and now - raw["updated_at"] < submission_limit_s:
+        return _told(raw, State.WAITING, "a launcher is submitting it", raw["updated_at"])
+    evidence = "its submission was interrupted" if raw else "no job was submitted"
+    return _told({**raw, "reason": ""}, State.PLANNED, evidence, now)
 
 
 def _lost(raw: dict[str, Any], evidence: str, seen_at: float) -> StageStatus:

@@ -9,18 +9,29 @@ import time
 from collections.abc import Collection, Sequence
 
 from golf.records import read_json, write_json
+from launcher.clock import Clock
+from launcher.errors import LaunchError
 from launcher.executors.base import Executor
 from launcher.experiment import Experiment
 from launcher.stage import Stage
-from launcher.states import ACTIVE, StageStatus, State, read_status
+from launcher.states import ACTIVE, SUBMISSION_LIMIT_S, StageStatus, State, read_status
+
+CANCEL_POLL_S = 0.5
+CANCEL_LIMIT_S = 120.0
+"""Writing a checkpoint takes seconds; longer than this something hangs."""
 
 
-def read_statuses(experiment: Experiment, executor: Executor, now: float) -> dict[str, StageStatus]:
+def read_statuses(
+    experiment: Experiment,
+    executor: Executor,
+    now: float,
+    submission_limit_s: float = SUBMISSION_LIMIT_S,
+) -> dict[str, StageStatus]:
     """How every stage stands, by key; the executor is asked once."""
-    submissions = experiment.submissions()
-    jobs = executor.observe(list(submissions.values()), now)
+    jobs = executor.observe(now)
+    paths = experiment.paths
     return {
-        stage.key: read_status(experiment.paths.stage(stage.key), jobs.get(stage.key), now)
+        stage.key: read_status(paths.stage(stage.key), jobs.get(stage.key), now, submission_limit_s)
         for stage in experiment.stages
     }
 
@@ -32,7 +43,7 @@ def submit_missing(experiment: Experiment, executor: Executor) -> tuple[Stage, .
         LaunchError: another launcher is submitting this experiment, or the executor refused.
     """
     with experiment.locked() as lock:
-        statuses = read_statuses(experiment, executor, time.time())
+        statuses = read_statuses(experiment, executor, time.time(), submission_limit_s=0)
         missing = tuple(
             stage
             for stage in experiment.stages
@@ -46,23 +57,34 @@ def submit_missing(experiment: Experiment, executor: Executor) -> tuple[Stage, .
     return missing
 
 
-def cancel_stages(
-    experiment: Experiment, executor: Executor, stages: Collection[str]
-) -> dict[str, StageStatus]:
-    """Ask the named stages that are under way to stop; returns how they stood before.
+def cancel_and_wait(
+    experiment: Experiment, executor: Executor, keys: Sequence[str], clock: Clock
+) -> tuple[dict[str, StageStatus], dict[str, StageStatus]]:
+    """Ask stages to stop until they have; returns how all stages stood before and after.
+
+    A stop that arrives while a process is just starting can be lost, so it is repeated.
 
     Raises:
-        LaunchError: another launcher is submitting this experiment.
+        LaunchError: another launcher is submitting, or a stage does not stop.
     """
     with experiment.locked():
-        statuses = read_statuses(experiment, executor, time.time())
-        submissions = experiment.submissions()
-        active = [key for key in stages if statuses[key].state in ACTIVE]
-        executor.cancel([submissions[key] for key in active if key in submissions])
-        for stage in experiment.stages:
-            if stage.key in stages and statuses[stage.key].state is State.PLANNED:
-                _note(experiment, stage, State.CANCELLED, "cancelled before it was submitted")
-    return {key: statuses[key] for key in stages}
+        before = after = read_statuses(experiment, executor, clock.now(), submission_limit_s=0)
+        wanted = [key for key in keys if before[key].state in {*ACTIVE, State.PLANNED}]
+        deadline = clock.now() + CANCEL_LIMIT_S
+        while active := [key for key in wanted if after[key].state in ACTIVE]:
+            if clock.now() > deadline:
+                raise LaunchError(
+                    f"{', '.join(active)} did not stop within {CANCEL_LIMIT_S:.0f} s; "
+                    f"look with golf-launch logs {experiment.name}, and cancel again"
+                )
+            executor.cancel(active)
+            clock.sleep(CANCEL_POLL_S)
+            after = read_statuses(experiment, executor, clock.now(), submission_limit_s=0)
+        for key in wanted:
+            if after[key].state in (State.PLANNED, State.LOST):  # it never got to say a word
+                _note(experiment, experiment.stage(key), State.CANCELLED, "cancelled before it ran")
+        after = read_statuses(experiment, executor, clock.now(), submission_limit_s=0)
+    return before, after
 
 
 def _note(experiment: Experiment, stage: Stage, state: State, reason: str) -> None:
@@ -79,6 +101,14 @@ def _note(experiment: Experiment, stage: Stage, state: State, reason: str) -> No
     write_json(path, note)
 
 
-def keys_of(stages: Sequence[Stage], seeds: Collection[int] | None) -> list[str]:
-    """Keys of all stages, or of those of some seeds."""
-    return [stage.key for stage in stages if seeds is None or stage.seed in seeds]
+def keys_of(experiment: Experiment, seeds: Collection[int] | None) -> list[str]:
+    """Keys of all stages, or of those of some seeds.
+
+    Raises:
+        LaunchError: a seed is none of the experiment's.
+    """
+    for seed in seeds or ():
+        if seed not in experiment.seeds:
+            known = ", ".join(map(str, experiment.seeds))
+            raise LaunchError(f"{experiment.name} has no seed {seed}; it has {known}")
+    return [stage.key for stage in experiment.stages if seeds is None or stage.seed in seeds]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from launcher.experiment import Submission
 from launcher.stage import Stage
 from launcher.states import Observation
 
@@ -29,8 +28,12 @@ class Executor(Protocol):
             LaunchError: the place refused them.
         """
 
-    def observe(self, submissions: Sequence[Submission], now: float) -> dict[str, Observation]:
-        """The jobs as the place sees them, by stage; one question however many there are."""
+    def observe(self, now: float) -> dict[str, Observation]:
+        """Every submitted job as the place sees it, by stage; one question for all of them."""
 
-    def cancel(self, submissions: Sequence[Submission]) -> None:
-        """Ask the jobs to stop with a checkpoint; those that have ended are left alone."""
+    def cancel(self, stages: Sequence[str]) -> None:
+        """Ask these stages' jobs to stop with a checkpoint; those that have ended are left alone.
+
+        Raises:
+            LaunchError: this machine cannot reach them.
+        """

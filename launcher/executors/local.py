@@ -16,6 +16,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from golf.records import read_json
 from launcher.errors import LaunchError
 from launcher.executors import slots
 from launcher.executors.local_job import LocalRequest, observe
@@ -76,15 +77,29 @@ class LocalExecutor:
             machine_gpus=self._machine.gpus,
         )
 
-    def observe(self, submissions: Sequence[Submission], now: float) -> dict[str, Observation]:
-        return {submission.stage: observe(submission, now) for submission in submissions}
+    def observe(self, now: float) -> dict[str, Observation]:
+        return {key: observe(job, now) for key, job in self._experiment.submissions().items()}
 
-    def cancel(self, submissions: Sequence[Submission]) -> None:
-        for submission in submissions:
-            if submission.host != socket.gethostname():
+    def cancel(self, stages: Sequence[str]) -> None:
+        submissions = self._experiment.submissions()
+        for key in stages:
+            if key in submissions and submissions[key].host != socket.gethostname():
                 raise LaunchError(
-                    f"{submission.stage} runs on {submission.host}; cancel it from there"
+                    f"{key} runs on {submissions[key].host}; run golf-launch cancel there"
                 )
-            if is_alive(int(submission.job_id), submission.submitted_at):
+            pid = self._controller(submissions.get(key)) or self._own_process(key)
+            if pid is not None:
                 with contextlib.suppress(ProcessLookupError):
-                    os.kill(int(submission.job_id), signal.SIGTERM)
+                    os.kill(pid, signal.SIGTERM)
+
+    def _controller(self, submission: Submission | None) -> int | None:
+        """submitit's controller of a job, which hands signals on, if it lives."""
+        if submission is None or not is_alive(int(submission.job_id), submission.submitted_at):
+            return None
+        return int(submission.job_id)
+
+    def _own_process(self, key: str) -> int | None:
+        """The process that speaks for the stage; it may outlive its controller."""
+        status = read_json(self._experiment.paths.stage(key).status) or {}
+        pid: int | None = status.get("pid")
+        return pid if pid is not None and is_alive(pid, status["updated_at"]) else None

@@ -1,0 +1,66 @@
+"""Arguments that several commands share."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from launcher.experiment import Experiment, find_experiment
+
+
+def add_experiment(parser: argparse.ArgumentParser) -> None:
+    """EXPERIMENT and --runs."""
+    parser.add_argument(
+        "experiment",
+        nargs="?",
+        metavar="EXPERIMENT",
+        help="name, part of a name, or folder; the newest by default",
+    )
+    add_runs(parser)
+
+
+def add_runs(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--runs",
+        type=Path,
+        default=Path("runs"),
+        metavar="DIR",
+        help="folder of the experiments (default: runs)",
+    )
+
+
+def add_json(parser: argparse.ArgumentParser, what: str) -> None:
+    parser.add_argument("--json", action="store_true", help=what)
+
+
+def add_job(parser: argparse.ArgumentParser) -> None:
+    """JOB, --seeds, --set, --data and --runs."""
+    parser.add_argument(
+        "job",
+        nargs="?",
+        default="record",
+        metavar="JOB",
+        help="job file, or the name of a shipped one (default: record)",
+    )
+    parser.add_argument(
+        "--seeds", nargs="+", metavar="N", help="seeds, parted by commas or spaces", default=[]
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="SECTION.KEY=VALUE",
+        dest="overrides",
+        help="change a setting of the job; may be repeated",
+    )
+    parser.add_argument("--data", type=Path, metavar="DIR", help="folder with shards and tokenizer")
+    add_runs(parser)
+
+
+def add_seed_filter(parser: argparse.ArgumentParser, what: str) -> None:
+    parser.add_argument("--seed", action="append", type=int, metavar="N", dest="seeds", help=what)
+
+
+def experiment_of(arguments: argparse.Namespace) -> Experiment:
+    """The experiment that the user named."""
+    return find_experiment(arguments.runs, arguments.experiment)

@@ -1,0 +1,27 @@
+"""golf-launch collect: write `report.json` and `report.md` from what there is, and say one line."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from launcher.commands import arguments as shared
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    shared.add_experiment(parser)
+    shared.add_json(parser, "the content of report.json")
+
+
+def main(arguments: argparse.Namespace) -> int:
+    from launcher.executors.choice import executor_of
+    from launcher.report import collect, write
+
+    experiment = shared.experiment_of(arguments)
+    report = collect(experiment, executor_of(experiment))
+    write(report, experiment.paths)
+    if arguments.json:
+        print(json.dumps(report.plain()))
+    else:
+        print(f"{report.verdict}\n{experiment.paths.report_md}\n{experiment.paths.report_json}")
+    return report.exit_code

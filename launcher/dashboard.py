@@ -1,0 +1,193 @@
+"""The live dashboard: a pure function from a view to something rich can draw, and the loop.
+
+One row a seed. Columns that a narrow terminal has no room for are left out, and where there are
+more seeds than lines, those that need attention come first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from launcher import figures
+from launcher.progress import thin
+from launcher.states import BAD, State
+from launcher.watch import SeedView, StageView, View
+
+WIDE = 110
+"""Columns from which the loss curve is drawn."""
+MARKS = {
+    State.PLANNED: ("·", "dim"),
+    State.WAITING: ("○", "dim"),
+    State.RUNNING: ("●", "cyan"),
+    State.DONE: ("✔", "green"),
+    State.FAILED: ("✘", "red"),
+    State.CANCELLED: ("■", "magenta"),
+    State.SKIPPED: ("↷", "magenta"),
+    State.LOST: ("✘", "red"),
+}
+COMMAND_NAMES = {"roundtrip": "round trip", "ttt": "TTT"}
+
+
+def render(view: View, width: int, height: int, *, hint: bool = True) -> RenderableType:
+    """Draw one view for a terminal of that size; `hint` adds how to leave it."""
+    parts: list[RenderableType] = [_header(view), Text(), _table(view, width, height)]
+    problems = list(_problems(view, width, max(1, (height - 6 - len(view.seeds)) // 3)))
+    if problems:
+        parts += [Text(), *problems]
+    if hint:
+        leave = Text("Ctrl-C detaches, the jobs go on; back with ", style="dim")
+        parts += [Text(), leave.append(f"golf-launch attach {view.name}", style="default")]
+    return Group(*parts)
+
+
+def run_live(views: Iterable[View], console: Console) -> View:
+    """Draw views as they come, in place; returns the last."""
+    last: View | None = None
+    with Live(console=console, auto_refresh=False, vertical_overflow="crop") as live:
+        for last in views:
+            live.update(
+                render(last, console.width, console.height, hint=not last.is_over), refresh=True
+            )
+    assert last is not None, "there is always a first view"
+    return last
+
+
+def _header(view: View) -> RenderableType:
+    line = Table.grid(expand=True)
+    line.add_column(overflow="ellipsis", no_wrap=True)
+    line.add_column(justify="right", no_wrap=True)
+    line.add_row(Text.assemble(("golf-launch ", "dim"), (view.name, "bold")), counts(view))
+    return line
+
+
+def counts(view: View) -> Text:
+    """How many seeds are in which state."""
+    text = Text()
+    for state in State:
+        count = view.count(state)
+        if count:
+            mark, style = MARKS[state]
+            text.append("  " if text else "").append(f"{mark} {count} {state}", style=style)
+    return text
+
+
+def evidence(view: View) -> Table:
+    """Each stage's state, who says so and when it was so."""
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
+    for name in ("stage", "state", "evidence", "seen"):
+        table.add_column(name, overflow="fold")
+    stages = [stage for seed in view.seeds for stage in seed.stages]
+    for stage in [view.prepare, *stages] if view.prepare is not None else stages:
+        seen = stage.status.observation
+        mark, style = MARKS[seen.state]
+        state = Text(f"{mark} {seen.state}", style=style)
+        table.add_row(stage.key, state, seen.evidence, figures.ago(seen.age_s(view.now)))
+    return table
+
+
+def _table(view: View, width: int, height: int) -> Table:
+    wide = width >= WIDE
+    bar_width = 24 if wide else 10
+    table = Table(box=None, expand=True, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim")
+    table.add_column("seed", justify="right", no_wrap=True)
+    table.add_column("state", no_wrap=True, min_width=12)
+    table.add_column("progress", ratio=1, no_wrap=True, overflow="ellipsis")
+    if wide:
+        table.add_column("train loss", no_wrap=True)
+    for name in ("loss", "BPB", "tok/s", "ETA", "time"):
+        table.add_column(name, justify="right", no_wrap=True)
+    if view.prepare is not None and view.prepare.status.state is not State.DONE:
+        cells = [Text("data"), _state(view.prepare), Text(view.prepare.status.reason, style="dim")]
+        table.add_row(*cells)
+    shown, hidden = _choose(view.seeds, max(3, height - 8))
+    for seed in shown:
+        table.add_row(*_row(seed, wide, bar_width))
+    if hidden:
+        table.add_row(Text("…", style="dim"), Text(f"{len(hidden)} more", style="dim"))
+    return table
+
+
+def _choose(
+    seeds: tuple[SeedView, ...], room: int
+) -> tuple[tuple[SeedView, ...], tuple[SeedView, ...]]:
+    """Seeds shown and hidden; where room is short, trouble and work come before the rest."""
+    if len(seeds) <= room:
+        return seeds, ()
+    order = [State.FAILED, State.LOST, State.RUNNING, State.CANCELLED, State.SKIPPED]
+    ranked = sorted(seeds, key=lambda s: order.index(s.state) if s.state in order else len(order))
+    chosen = {seed.seed for seed in ranked[: room - 1]}
+    return (
+        tuple(seed for seed in seeds if seed.seed in chosen),
+        tuple(seed for seed in seeds if seed.seed not in chosen),
+    )
+
+
+def _row(view: SeedView, wide: bool, bar_width: int) -> list[Text]:
+    progress = view.progress
+    cells = [Text(str(view.seed), style="bold"), _state(view.stage), _progress(view, bar_width)]
+    if wide:
+        cells.append(Text(figures.sparkline(thin(progress.losses, 20)), style="cyan"))
+    loss = progress.loss if progress.loss is not None else progress.val_loss
+    bpb = view.ttt_bpb if view.ttt_bpb is not None else progress.val_bpb
+    running = view.state is State.RUNNING
+    cells += [
+        Text(figures.number(loss, 3)),
+        Text(figures.number(bpb), style="bold green" if view.state is State.DONE else ""),
+        Text(figures.rate(progress.tokens_per_s if running else None)),
+        Text(figures.duration(progress.eta_s if running else None)),
+        Text(figures.duration(view.elapsed_s)),
+    ]
+    return cells
+
+
+def _state(stage: StageView) -> Text:
+    state = stage.status.state
+    mark, style = MARKS[state]
+    command = stage.status.command or stage.kind
+    word = COMMAND_NAMES.get(command, command)
+    if state in (State.DONE, State.WAITING, State.PLANNED):
+        word = str(state)
+    elif state is not State.RUNNING:
+        word = f"{stage.kind} {state}"
+    again = f" ×{stage.status.attempt}" if stage.status.attempt > 1 else ""
+    return Text.assemble((f"{mark} {word}", style), (again, "dim"))
+
+
+def _progress(view: SeedView, bar_width: int) -> Text:
+    progress, state = view.progress, view.state
+    if state in BAD or state in (State.WAITING, State.PLANNED):
+        return Text(view.stage.status.reason, style="dim")
+    if state is State.DONE:
+        return Text("trained, quantized, evaluated", style="dim")
+    if progress.fraction is None:
+        return Text("starting", style="dim")
+    if progress.chunk is not None:
+        counts = f" {progress.chunk}/{progress.num_chunks}"
+    else:
+        counts = f" {progress.step or 0}/{progress.num_steps}"
+    return bar(progress.fraction, bar_width).append(counts)
+
+
+def bar(fraction: float, width: int) -> Text:
+    """A bar of that width, full at 1."""
+    full = round(min(1.0, max(0.0, fraction)) * width)
+    return Text.assemble(("━" * full, "cyan"), ("━" * (width - full), "bright_black"))
+
+
+def _problems(view: View, width: int, most: int) -> Iterator[RenderableType]:
+    """What went wrong, with the end of the log; the first few."""
+    stages = [(f"seed {seed.seed}", seed.stage) for seed in view.seeds]
+    if view.prepare is not None:
+        stages.insert(0, ("data", view.prepare))
+    bad = [(who, s) for who, s in stages if s.status.state in (State.FAILED, State.LOST)]
+    for who, stage in bad[:most]:
+        yield Text(f"{who}: {stage.kind} {stage.status.state}: {stage.status.reason}", style="red")
+        for line in stage.log_tail[-2:]:
+            yield Text(f"  {line}", style="dim", no_wrap=True, overflow="ellipsis")
+    if bad:
+        yield Text.assemble(("whole log: ", "dim"), f"golf-launch logs {view.name}")

@@ -1,0 +1,149 @@
+"""Look at a whole experiment, again and again.
+
+1. Ask the executor about all jobs at once and judge every stage by its evidence.
+2. Read on in the metrics of the runs that train, and the progress of those that are evaluated.
+3. Give one `View`, from which dashboard, plain lines and JSON events are made.
+
+The clock is injected; nothing here prints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from golf.config import Job
+from golf.records import read_json
+from launcher.clock import Clock
+from launcher.executors.base import Executor
+from launcher.experiment import Experiment
+from launcher.progress import Progress, TrainProgress, eval_progress
+from launcher.stage import Stage
+from launcher.states import ACTIVE, BAD, StageStatus, State, run_state
+from launcher.submit import read_statuses
+from launcher.tails import tail_lines
+
+POLL_S = 1.0
+"""Local files cost nothing to read; a scheduler is asked more rarely."""
+LOG_TAIL_LINES = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageView:
+    """One stage as seen now."""
+
+    key: str
+    kind: str
+    status: StageStatus
+    log: Path
+    log_tail: tuple[str, ...] = ()
+    """Filled where the stage went wrong."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeedView:
+    """The run of one seed."""
+
+    seed: int
+    state: State
+    stage: StageView
+    """The stage that is under way, went wrong, or ended last."""
+    stages: tuple[StageView, ...]
+    progress: Progress
+    elapsed_s: float | None = None
+    ttt_bpb: float | None = None
+    """The final figure, once there is one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """An experiment as seen now."""
+
+    name: str
+    now: float
+    created_at: float
+    prepare: StageView | None
+    seeds: tuple[SeedView, ...]
+
+    @property
+    def is_over(self) -> bool:
+        """Nothing runs and nothing waits."""
+        stages = [stage for seed in self.seeds for stage in seed.stages]
+        if self.prepare is not None:
+            stages.append(self.prepare)
+        return not any(stage.status.state in ACTIVE for stage in stages)
+
+    def count(self, state: State) -> int:
+        return sum(seed.state is state for seed in self.seeds)
+
+
+class Watcher:
+    """Looks at one experiment; keeps its place in the files that grow."""
+
+    def __init__(self, experiment: Experiment, executor: Executor, clock: Clock) -> None:
+        self._experiment = experiment
+        self._executor = executor
+        self._clock = clock
+        job: Job = experiment.job()
+        self._training = {
+            seed: TrainProgress(experiment.paths.train(seed), job.schedule)
+            for seed in experiment.seeds
+        }
+
+    def views(self) -> Iterator[View]:
+        """Look until nothing runs or waits any more; the last view is the final one."""
+        while True:
+            view = self.look()
+            yield view
+            if view.is_over:
+                return
+            self._clock.sleep(POLL_S)
+
+    def look(self) -> View:
+        now = self._clock.now()
+        statuses = read_statuses(self._experiment, self._executor, now)
+        prepare = [self._stage(s, statuses) for s in self._experiment.stages_of(None)]
+        return View(
+            name=self._experiment.name,
+            now=now,
+            created_at=self._experiment.created_at,
+            prepare=prepare[0] if prepare else None,
+            seeds=tuple(self._seed(seed, statuses, now) for seed in self._experiment.seeds),
+        )
+
+    def _stage(self, stage: Stage, statuses: dict[str, StageStatus]) -> StageView:
+        log = self._experiment.paths.stage(stage.key).log
+        status = statuses[stage.key]
+        went_wrong = status.state in (State.FAILED, State.LOST)
+        tail = tuple(tail_lines(log, LOG_TAIL_LINES)) if went_wrong else ()
+        return StageView(key=stage.key, kind=stage.kind, status=status, log=log, log_tail=tail)
+
+    def _seed(self, seed: int, statuses: dict[str, StageStatus], now: float) -> SeedView:
+        stages = tuple(self._stage(s, statuses) for s in self._experiment.stages_of(seed))
+        current = next((s for s in stages if s.status.state is not State.DONE), stages[-1])
+        state = run_state(stage.status.state for stage in stages)
+        began = [s.status.started_at for s in stages if s.status.started_at is not None]
+        ended = current.status.ended_at if state in BAD | {State.DONE} else now
+        result = read_json(self._experiment.paths.evaluation(seed, "ttt").result)
+        return SeedView(
+            seed=seed,
+            state=state,
+            stage=current,
+            stages=stages,
+            progress=self._progress(seed, current),
+            elapsed_s=max(0.0, (ended or now) - min(began)) if began else None,
+            ttt_bpb=result["val_bpb"] if result and state is State.DONE else None,
+        )
+
+    def _progress(self, seed: int, stage: StageView) -> Progress:
+        training = self._training[seed].look()
+        command = stage.status.command
+        if stage.status.state is not State.RUNNING or command in (None, "train"):
+            return training
+        paths = self._experiment.paths
+        if command == "roundtrip":
+            return eval_progress(paths.round_trip(seed))
+        if stage.kind == "eval" and command is not None:
+            return eval_progress(paths.evaluation(seed, command))
+        return Progress()
