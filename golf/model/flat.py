@@ -7,9 +7,11 @@ The model's parameters become views of the buffers and stay ordinary parameters 
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Callable, Iterator
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -97,27 +99,35 @@ class _FlatGroup:
             yield name, piece.view(parameter.shape)
 
 
-def multilinear_sums(values: Tensor) -> tuple[int, int]:
-    """Two independent sums of word times pseudo-random multiplier, modulo 2^64.
+PIECE = 1 << 18
+"""Words hashed at a time; bounds the memory of the 64-bit products."""
 
-    values float32 or bfloat16 [n].
+
+def multilinear_sums(values: Tensor) -> tuple[int, int]:
+    """Two independent 64-bit hashes of the bits of `values`, float32 or bfloat16 [n].
+
+    A piece's hash is the sum of each word times a pseudo-random multiplier of its place; the hashes
+    of the pieces are summed in the same way.
     """
     words = values.view({2: torch.int16, 4: torch.int32}[values.element_size()])
-    sums = [0, 0]
-    piece = 1 << 22  # bounds the memory of the 64-bit products
-    for start in range(0, words.numel(), piece):
-        part = words[start : start + piece].long()
-        index = torch.arange(start + 1, start + 1 + part.numel(), device=part.device)
-        for lane, key in enumerate((0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F)):
-            total = int((part * _multipliers(index, key)).sum())
-            sums[lane] = (sums[lane] + total) % (1 << 64)
-    return sums[0], sums[1]
+    lanes = _multipliers(words.device)
+    pieces: tuple[list[Tensor], ...] = ([], [])
+    for part in words.split(PIECE):
+        wide = part.long()
+        for sums, multipliers in zip(pieces, lanes, strict=True):
+            sums.append((wide * multipliers[: part.numel()]).sum())
+    first, second = (
+        int((torch.stack(sums) * multipliers[: len(sums)]).sum())
+        for sums, multipliers in zip(pieces, lanes, strict=True)
+    )
+    return first, second
 
 
-def _multipliers(index: Tensor, key: int) -> Tensor:
-    """splitmix64 of each index: int64 [n], wrapping around."""
-    signed = key - (1 << 64) if key >= 1 << 63 else key
-    x = index * signed
-    x = (x ^ (x >> 30)) * -0x40A7B892E31B1A47
-    x = (x ^ (x >> 27)) * -0x6B2FB644ECCEEE15
-    return x ^ (x >> 31)
+@functools.cache
+def _multipliers(device: torch.device) -> tuple[Tensor, Tensor]:
+    """Two tables of odd multipliers, int64 [PIECE] each: part of the digest's definition."""
+    generator = np.random.Generator(np.random.PCG64(0x601F))
+    draws = generator.integers(0, 1 << 63, size=(2, PIECE), dtype=np.int64) * 2 + 1
+    with torch.inference_mode(False):
+        first, second = torch.from_numpy(draws).to(device)
+    return first, second
