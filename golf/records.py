@@ -79,6 +79,10 @@ class EvalPaths:
     def ledger(self) -> Path:
         return self.root / "ledger.jsonl"
 
+    def journal(self, protocol: str) -> Path:
+        """Where an evaluation records its chunks: the ledger, or plain scores where nothing trains."""
+        return self.ledger if protocol == "ttt" else self.root / "scores.jsonl"
+
     @property
     def progress(self) -> Path:
         """Where the evaluation stands, rewritten as it goes on."""

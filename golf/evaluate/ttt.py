@@ -4,8 +4,8 @@
 2. Record sums and the weights' digest; the line is on disk before anything is trained on.
 3. Unless it is the last chunk, take the chunk's SGD steps and record the new weights' digest.
 
-The protocol knows no transport: `Scores` and `Adapts` are what it asks of one process, of torchrun's
-ranks or of any other group of replicas. Legality: parameter-golf issue 1017; test-time training as
+The protocol knows no transport: `Replicas` is what it asks of one process, of torchrun's ranks or of
+any other group. Legality: parameter-golf issue 1017; test-time training as
 in its pull requests 461, 549 and 691 (score-first form).
 """
 
@@ -21,6 +21,7 @@ import numpy as np
 from golf.config import TTTConfig
 from golf.evaluate.ledger import Ledger, LegalityError
 from golf.evaluate.windows import Chunk
+from golf.records import RunError
 
 Nats = np.ndarray[tuple[int], np.dtype[np.float32]]
 
@@ -31,6 +32,16 @@ class Replicas(Protocol):
     def score(self, windows: range) -> Nats: ...
     def adapt(self, start: int, num_rows: int, lr: float) -> int: ...
     def digest(self) -> str: ...
+
+
+class Observer(Protocol):
+    """Who keeps what the protocol produces on the way."""
+
+    def scored(self, chunk: Chunk, nll: Nats) -> None:
+        """The chunk's scores, before they are recorded in the ledger."""
+
+    def finished(self, chunk: Chunk) -> None:
+        """The chunk is recorded and, where that is due, trained on."""
 
 
 @dataclass
@@ -101,28 +112,28 @@ class ChunkedEvaluation:
                         "over in a new folder"
                     )
 
-    def run(self, after_chunk: Callable[[Chunk, Nats], None]) -> Totals:
-        """Score every chunk that is left; `after_chunk` is told when a chunk's scores are recorded.
+    def run(self, observer: Observer) -> Totals:
+        """Score every chunk that is left, and train on each but the last.
 
         The last chunk is only scored: nothing would use what it teaches.
         """
-        done = [line["chunk"] for line in self.ledger.lines]
-        if self.ttt and done and self.ledger.lines[-1]["kind"] == "score":
-            self._train(self.chunks[done[-1]])
-        for chunk in self.chunks[len(set(done)) :]:
-            nll = self._score(chunk)
-            after_chunk(chunk, nll)
-            if self.ttt:
-                self._train(chunk)
+        lines = self.ledger.lines
+        num_scored = sum(line["kind"] == "score" for line in lines)
+        if lines and lines[-1]["kind"] == "score":
+            self._train(self.chunks[num_scored - 1], observer)
+        for chunk in self.chunks[num_scored:]:
+            self._score(chunk, observer)
+            self._train(chunk, observer)
         return self.totals
 
-    def _score(self, chunk: Chunk) -> Nats:
+    def _score(self, chunk: Chunk, observer: Observer) -> None:
         nll = self.replicas.score(chunk.windows)
         start, end = chunk.score_start, chunk.score_end
         assert len(nll) == end - start
         nll_sum = float(nll.sum(dtype=np.float64))
         if not math.isfinite(nll_sum):
-            raise LegalityError(f"chunk {chunk.index} scores to {nll_sum}: the weights are no model")
+            raise RunError(f"chunk {chunk.index} scores to {nll_sum}: these weights are no model")
+        observer.scored(chunk, nll)
         self.ledger.score(
             chunk=chunk.index,
             start=start,
@@ -131,20 +142,19 @@ class ChunkedEvaluation:
             num_bytes=self.count_bytes(start, end),
         )
         self.totals.add(self.ledger.lines[-1])
-        return nll
 
-    def _train(self, chunk: Chunk) -> None:
-        if chunk.index == len(self.chunks) - 1:
-            return
-        lr, steps = self._adapt(chunk)
-        self.ledger.train(
-            chunk=chunk.index,
-            start=chunk.start,
-            end=chunk.start + chunk.num_rows * self.seq_len,
-            lr=lr,
-            steps=steps,
-            weights=self.replicas.digest(),
-        )
+    def _train(self, chunk: Chunk, observer: Observer) -> None:
+        if self.ttt and chunk.index < len(self.chunks) - 1:
+            lr, steps = self._adapt(chunk)
+            self.ledger.train(
+                chunk=chunk.index,
+                start=chunk.start,
+                end=chunk.start + chunk.num_rows * self.seq_len,
+                lr=lr,
+                steps=steps,
+                weights=self.replicas.digest(),
+            )
+        observer.finished(chunk)
 
     def _adapt(self, chunk: Chunk) -> tuple[float, int]:
         assert self.ttt is not None

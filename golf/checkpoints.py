@@ -1,0 +1,45 @@
+"""A folder of checkpoints: the newest counts, the one before is kept in case it is damaged."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch import Tensor
+
+from golf.weights import TensorFile, WeightsError, load_tensors, save_tensors
+
+NUM_KEPT = 2
+
+
+class Checkpoints:
+    """Checkpoints of one run, named by how far it had come."""
+
+    def __init__(self, folder: Path, unit: str) -> None:
+        self.folder, self.unit = folder, unit
+
+    def save(self, done: int, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+        """Write the checkpoint after `done` steps or chunks, then drop all but the newest two."""
+        path = self.folder / f"{self.unit}-{done:08d}.safetensors"
+        save_tensors(path, tensors, metadata)
+        for old in self._all()[:-NUM_KEPT]:
+            old.unlink(missing_ok=True)
+
+    def load_newest(self) -> TensorFile | None:
+        """The newest checkpoint, or None where there is none.
+
+        Raises:
+            WeightsError: it is damaged; the text says how to go back to the one before.
+        """
+        paths = self._all()
+        if not paths:
+            return None
+        try:
+            return load_tensors(paths[-1])
+        except WeightsError as error:
+            raise WeightsError(
+                f"{error}; delete it to resume from the checkpoint before it, or from the start"
+            ) from error
+
+    def _all(self) -> list[Path]:
+        return sorted(self.folder.glob(f"{self.unit}-*.safetensors"))
