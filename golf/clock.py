@@ -15,17 +15,19 @@ class TrainingClock:
     def __init__(self, device: torch.device, elapsed_ms: float = 0.0) -> None:
         self._device = device
         self._before_ms = elapsed_ms
-        self._started = self._now()
+        self._started: float | None = self._now()
 
     @property
     def elapsed_ms(self) -> float:
+        if self._started is None:
+            return self._before_ms
         return self._before_ms + (time.perf_counter() - self._started) * 1000
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Validation and checkpoints do not count; queued work of the device before them does."""
+        """Validation and checkpoints do not count; the device's queued work before them does."""
         self._synchronize()
-        self._before_ms = self.elapsed_ms
+        self._before_ms, self._started = self.elapsed_ms, None
         try:
             yield
         finally:
