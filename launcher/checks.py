@@ -13,12 +13,11 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
 
 from golf.config import Job, ModelConfig
 from golf.records import DataPaths, read_json
 from launcher.machine import GIB, Machine, free_disk_bytes
-from launcher.plan import Plan
+from launcher.plan import NO_DATA, Plan
 
 FLOAT_COPIES_PER_SEED = 9
 """float32 copies of the weights on disk at most, while a seed trains: the exported model, two
@@ -138,10 +137,9 @@ def _disk(plan: Plan) -> Check:
 
 
 def _data(plan: Plan) -> Check:
-    source = plan.job.data.source
     if any(stage.kind == "prepare" for stage in plan.stages):
         return Check(name="data", verdict=Verdict.OK, figure="embedded corpus, prepared first")
-    if source == "challenge" and plan.data == Path("challenge").absolute():
+    if plan.data == NO_DATA:
         return Check(
             name="data",
             verdict=Verdict.FAIL,

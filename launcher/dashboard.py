@@ -13,13 +13,17 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from launcher import figures
+from launcher import figures, hints
 from launcher.progress import thin
 from launcher.states import BAD, State
 from launcher.watch import SeedView, StageView, View
 
 WIDE = 110
 """Columns from which the loss curve is drawn."""
+CURVE = 20
+MAX_BAR = 40
+OTHER_COLUMNS = 64
+"""Room of everything but bar and curve."""
 MARKS = {
     State.PLANNED: ("·", "dim"),
     State.WAITING: ("○", "dim"),
@@ -40,8 +44,10 @@ def render(view: View, width: int, height: int, *, hint: bool = True) -> Rendera
     if problems:
         parts += [Text(), *problems]
     if hint:
-        leave = Text("Ctrl-C detaches, the jobs go on; back with ", style="dim")
-        parts += [Text(), leave.append(f"golf-launch attach {view.name}", style="default")]
+        leave = "Ctrl-C detaches, the jobs go on. Back with:"
+        again = hints.command("attach", view.root)
+        gap = "  " if len(leave) + len(again) + 2 <= width else "\n"
+        parts += [Text(), Text.assemble((leave, "dim"), gap, again)]
     return Group(*parts)
 
 
@@ -58,11 +64,9 @@ def run_live(views: Iterable[View], console: Console) -> View:
 
 
 def _header(view: View) -> RenderableType:
-    line = Table.grid(expand=True)
-    line.add_column(overflow="ellipsis", no_wrap=True)
-    line.add_column(justify="right", no_wrap=True)
-    line.add_row(Text.assemble(("golf-launch ", "dim"), (view.name, "bold")), counts(view))
-    return line
+    title = Text.assemble(("golf-launch ", "dim"), (view.name, "bold"))
+    started = f"started {figures.ago(view.now - view.created_at)}"
+    return Group(title, Text.assemble(counts(view), (f"  {started}", "dim")))
 
 
 def counts(view: View) -> Text:
@@ -92,7 +96,7 @@ def evidence(view: View) -> Table:
 
 def _table(view: View, width: int, height: int) -> Table:
     wide = width >= WIDE
-    bar_width = 24 if wide else 10
+    bar_width = min(MAX_BAR, max(8, width - OTHER_COLUMNS - (CURVE + 1 if wide else 0)))
     table = Table(box=None, expand=True, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim")
     table.add_column("seed", justify="right", no_wrap=True)
     table.add_column("state", no_wrap=True, min_width=12)
@@ -131,9 +135,11 @@ def _row(view: SeedView, wide: bool, bar_width: int) -> list[Text]:
     progress = view.progress
     cells = [Text(str(view.seed), style="bold"), _state(view.stage), _progress(view, bar_width)]
     if wide:
-        cells.append(Text(figures.sparkline(thin(progress.losses, 20)), style="cyan"))
-    loss = progress.loss if progress.loss is not None else progress.val_loss
-    bpb = view.ttt_bpb if view.ttt_bpb is not None else progress.val_bpb
+        cells.append(Text(figures.sparkline(thin(progress.losses, CURVE)), style="cyan"))
+    loss, bpb = view.final_loss, view.final_bpb
+    if loss is None:
+        loss = progress.loss if progress.loss is not None else progress.val_loss
+        bpb = progress.val_bpb
     running = view.state is State.RUNNING
     cells += [
         Text(figures.number(loss, 3)),
@@ -186,8 +192,8 @@ def _problems(view: View, width: int, most: int) -> Iterator[RenderableType]:
         stages.insert(0, ("data", view.prepare))
     bad = [(who, s) for who, s in stages if s.status.state in (State.FAILED, State.LOST)]
     for who, stage in bad[:most]:
-        yield Text(f"{who}: {stage.kind} {stage.status.state}: {stage.status.reason}", style="red")
+        yield Text(f"{who} {stage.status.state}: {stage.status.reason}", style="red")
         for line in stage.log_tail[-2:]:
             yield Text(f"  {line}", style="dim", no_wrap=True, overflow="ellipsis")
     if bad:
-        yield Text.assemble(("whole log: ", "dim"), f"golf-launch logs {view.name}")
+        yield Text.assemble(("whole log: ", "dim"), hints.command("logs", view.root))

@@ -80,7 +80,8 @@ def plain_view(view: View) -> dict[str, Any]:
                 "stage": seed.stage.key,
                 "command": seed.stage.status.command,
                 "elapsed_s": seed.elapsed_s,
-                "ttt_bpb": seed.ttt_bpb,
+                "final_loss": seed.final_loss,
+                "final_bpb": seed.final_bpb,
                 **without_loss_history(seed.progress),
             }
             for seed in view.seeds

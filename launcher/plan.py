@@ -18,6 +18,9 @@ from golf.config import Job
 from launcher.experiment import ExperimentPaths
 from launcher.stage import Command, Stage
 
+NO_DATA = Path("DATA")
+"""Stands in a plan for the folder that its user has not named yet."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
@@ -36,17 +39,21 @@ def make_plan(job: Job, seeds: Sequence[int], paths: ExperimentPaths, data: Path
     `data` is the user's folder; without one the job's source decides.
     """
     prepares = data is None and job.data.source == "embedded"
-    folder = paths.data.root if prepares else (data or Path(job.data.source))
+    if prepares:
+        data = paths.data.root
+    elif data is None:
+        data = NO_DATA if job.data.source == "challenge" else Path(job.data.source)
+    folder = data if data == NO_DATA else data.absolute()
     stages = [_prepare(job, paths)] if prepares else []
     for seed in seeds:
-        train = _train(job, seed, paths, folder.absolute())
+        train = _train(job, seed, paths, folder)
         if prepares:
             train = dataclasses.replace(train, after=(stages[0].key,))
-        stages += [train, _evaluate(job, seed, paths, folder.absolute())]
+        stages += [train, _evaluate(job, seed, paths, folder)]
     return Plan(
         job=job,
         seeds=tuple(seeds),
-        data=folder.absolute(),
+        data=folder,
         paths=paths,
         stages=tuple(stages),
     )

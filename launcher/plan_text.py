@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from rich.console import Group, RenderableType
-from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -23,15 +22,23 @@ STYLES = {
 }
 
 
-def draw(plan: Plan, checks: Sequence[Check], *, commands: bool) -> RenderableType:
-    """The plan for a terminal; `commands` adds the command lines of the first seed."""
+def draw(plan: Plan, checks: Sequence[Check]) -> RenderableType:
+    """Seeds, checks and stages for a terminal."""
     seeds = ", ".join(map(str, plan.seeds))
-    title = Text.assemble(("plan ", "dim"), (plan.paths.root.name, "bold"))
-    parts: list[RenderableType] = [title, Text(f"seeds {seeds}"), Text(), _checks(checks), Text()]
-    parts.append(_stages(plan))
-    if commands:
-        parts += [Text(), *_commands(plan)]
-    return Group(*parts)
+    title = Text.assemble(("plan ", "dim"), (plan.paths.root.name, "bold"), f"  seeds {seeds}")
+    return Group(title, Text(), _checks(checks), Text(), _stages(plan))
+
+
+def command_lines(plan: Plan) -> Iterator[str]:
+    """The command lines of the first seed's stages, as a shell takes them."""
+    root = str(plan.paths.root)
+    yield f"RUN={shlex.quote(root)}"
+    for stage in _one_of_each(plan):
+        yield f"# {stage.key}"
+        for command in stage.commands:
+            yield shlex.join(command.argv).replace(root, "$RUN")
+    if len(plan.seeds) > 1:
+        yield f"# and the same for {', '.join(map(str, plan.seeds[1:]))}"
 
 
 def _checks(checks: Sequence[Check]) -> Table:
@@ -66,20 +73,6 @@ def _stages(plan: Plan) -> Table:
             f"{resources.time_minutes} min",
         )
     return table
-
-
-def _commands(plan: Plan) -> list[RenderableType]:
-    root = str(plan.paths.root)
-    lines: list[RenderableType] = [Text(f"RUN={root}", style="dim", overflow="fold")]
-    for stage in _one_of_each(plan):
-        lines.append(Text(stage.key, style="bold"))
-        for command in stage.commands:
-            text = Text(shlex.join(command.argv).replace(root, "$RUN"), overflow="fold")
-            lines.append(Padding(text, (0, 0, 0, 2)))
-    if len(plan.seeds) > 1:
-        others = ", ".join(map(str, plan.seeds[1:]))
-        lines.append(Text(f"and the same for {others}", style="dim"))
-    return lines
 
 
 def _one_of_each(plan: Plan) -> list[Stage]:

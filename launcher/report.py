@@ -201,7 +201,9 @@ def _summaries(seeds: tuple[SeedReport, ...], column: str) -> dict[str, Summary 
 def _gates(seeds: tuple[SeedReport, ...], budget: BudgetConfig) -> tuple[Gate, ...]:
     return (
         _gate(seeds, "artifact", lambda seed: seed.total_bytes, budget.artifact_bytes, "bytes"),
-        _gate(seeds, "training", _seconds_before_last_step, budget.train_seconds, "s"),
+        _gate(
+            seeds, "training, last step begun", _seconds_before_last_step, budget.train_seconds, "s"
+        ),
         _gate(seeds, "TTT evaluation", lambda seed: seed.eval_seconds, budget.eval_seconds, "s"),
         _ledger_gate(seeds),
     )

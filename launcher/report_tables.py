@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from launcher import figures
+from launcher import figures, hints
 from launcher.report import COLUMNS, Gate, Report, SeedReport
 from launcher.states import State
 
@@ -75,7 +76,7 @@ def _runs(report: Report) -> TextTable:
             _count(seed.model_bytes),
             _count(seed.code_bytes),
             _count(seed.total_bytes),
-            seed.ledger,
+            figures.NONE if seed.ledger == "not verified" else seed.ledger,
         )
         for seed in report.seeds
     )
@@ -113,11 +114,12 @@ def draw(report: Report) -> RenderableType:
     mark = "✔" if report.exit_code == 0 else "✘"
     parts: list[RenderableType] = [Text(f"{mark} {report.verdict}", style=style)]
     for table in tables(report):
-        parts += [Text(), _draw_scores(table, report) if table.title == "Scores" else _draw(table)]
+        parts += [Text(), _draw_scores(table) if table.title == "Scores" else _draw(table)]
     for seed in report.seeds:
         if seed.state is not State.DONE:
-            parts += [Text(), Text(f"seed {seed.seed}: {seed.state}: {seed.reason}", style="red")]
-            parts.append(Text(f"  {seed.log}", style="dim", overflow="fold"))
+            reason = f": {seed.reason}" if seed.reason else ""
+            parts += [Text(), Text(f"seed {seed.seed} {seed.state}{reason}", style="red")]
+            parts.append(Text(f"  {hints.short(Path(seed.log))}", style="dim", overflow="fold"))
     return Group(*parts)
 
 
@@ -130,17 +132,17 @@ def _draw(table: TextTable) -> Table:
     return drawn
 
 
-def _draw_scores(table: TextTable, report: Report) -> Table:
+def _draw_scores(table: TextTable) -> Table:
     """Two figures a column, so that four evaluations fit into 80 characters."""
-    drawn = _frame("Scores: loss in nats a token, BPB in bits a byte")
+    drawn = _frame("Scores, in nats a token and bits a byte")
     drawn.add_column("seed", no_wrap=True)
     for name in COLUMNS.values():
-        drawn.add_column(f"{name}\nloss    BPB", justify="right", no_wrap=True)
+        drawn.add_column(f"{name}\n  loss     BPB", justify="right", no_wrap=True)
     for row in table.rows:
         pairs = zip(row[1::2], row[2::2], strict=True)
         style = "" if row[0] not in GROUPED_ROWS else "bold" if row[0] == "mean" else "dim"
-        cells = [f"{loss:>6}  {bpb:>6}" for loss, bpb in pairs]
-        drawn.add_row(row[0], *cells, style=style, end_section=row[0] == str(report.seeds[-1].seed))
+        cells = [f"{loss:>6} {bpb:>7}" for loss, bpb in pairs]
+        drawn.add_row(row[0], *cells, style=style)
     return drawn
 
 
@@ -150,8 +152,9 @@ def _frame(title: str) -> Table:
         title_justify="left",
         title_style="bold",
         header_style="dim",
-        border_style="dim",
-        padding=(0, 1),
+        box=None,
+        padding=(0, 2, 0, 0),
+        pad_edge=False,
     )
 
 

@@ -103,7 +103,7 @@ def read_status(
         return _unspoken({}, job, now, submission_limit_s)
     state = State(raw["state"])
     if state in TERMINAL:
-        return _told(raw, state, "its status file", raw["updated_at"])
+        return _told(raw, state, "status.json", raw["updated_at"])
     if raw.get("pid") is None:
         return _unspoken(raw, job, now, submission_limit_s)
     if raw["host"] != socket.gethostname():
@@ -132,9 +132,10 @@ def _unspoken(
         return _told(raw, State.WAITING, job.evidence, job.seen_at)
     if job is not None:
         return _lost(raw, job.evidence, job.seen_at)
-    if raw and now - raw["updated_at"] < submission_limit_s:
+    announced = raw.get("state") == State.WAITING
+    if announced and now - raw["updated_at"] < submission_limit_s:
         return _told(raw, State.WAITING, "a launcher is submitting it", raw["updated_at"])
-    evidence = "its submission was interrupted" if raw else "no job was submitted"
+    evidence = "its submission was interrupted" if announced else "no job was submitted"
     return _told({**raw, "reason": ""}, State.PLANNED, evidence, now)
 
 

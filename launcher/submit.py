@@ -53,8 +53,19 @@ def submit_missing(experiment: Experiment, executor: Executor) -> tuple[Stage, .
         for stage in missing:
             _note(experiment, stage, State.WAITING, "submitted")
         if missing:
-            executor.submit(missing, lock)
+            _submit(experiment, executor, missing, lock)
     return missing
+
+
+def _submit(experiment: Experiment, executor: Executor, stages: Sequence[Stage], lock: int) -> None:
+    try:
+        executor.submit(stages, lock)
+    except LaunchError:
+        submitted = experiment.submissions()
+        for stage in stages:
+            if stage.key not in submitted:
+                _note(experiment, stage, State.PLANNED, "")
+        raise
 
 
 def cancel_and_wait(

@@ -52,19 +52,24 @@ class SeedView:
     stages: tuple[StageView, ...]
     progress: Progress
     elapsed_s: float | None = None
-    ttt_bpb: float | None = None
-    """The final figure, once there is one."""
+    final_loss: float | None = None
+    final_bpb: float | None = None
+    """TTT's figures, once the seed is done."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class View:
     """An experiment as seen now."""
 
-    name: str
+    root: Path
     now: float
     created_at: float
     prepare: StageView | None
     seeds: tuple[SeedView, ...]
+
+    @property
+    def name(self) -> str:
+        return self.root.name
 
     @property
     def is_over(self) -> bool:
@@ -105,7 +110,7 @@ class Watcher:
         statuses = read_statuses(self._experiment, self._executor, now)
         prepare = [self._stage(s, statuses) for s in self._experiment.stages_of(None)]
         return View(
-            name=self._experiment.name,
+            root=self._experiment.paths.root,
             now=now,
             created_at=self._experiment.created_at,
             prepare=prepare[0] if prepare else None,
@@ -125,7 +130,8 @@ class Watcher:
         state = run_state(stage.status.state for stage in stages)
         began = [s.status.started_at for s in stages if s.status.started_at is not None]
         ended = current.status.ended_at if state in BAD | {State.DONE} else now
-        result = read_json(self._experiment.paths.evaluation(seed, "ttt").result)
+        ttt = self._experiment.paths.evaluation(seed, "ttt")
+        result = (read_json(ttt.result) or {}) if state is State.DONE else {}
         return SeedView(
             seed=seed,
             state=state,
@@ -133,7 +139,8 @@ class Watcher:
             stages=stages,
             progress=self._progress(seed, current),
             elapsed_s=max(0.0, (ended or now) - min(began)) if began else None,
-            ttt_bpb=result["val_bpb"] if result and state is State.DONE else None,
+            final_loss=result.get("val_loss"),
+            final_bpb=result.get("val_bpb"),
         )
 
     def _progress(self, seed: int, stage: StageView) -> Progress:

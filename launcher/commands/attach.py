@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from launcher import hints
 from launcher.commands import arguments as shared
 
 if TYPE_CHECKING:
@@ -41,11 +42,11 @@ def submit_and_watch(experiment: Experiment, *, json_lines: bool, detach: bool) 
         keys = [stage.key for stage in submitted]
         _print_event({"event": "submitted", "experiment": experiment.name, "stages": keys})
     else:
-        print(f"\n{len(submitted)} stages submitted, in {experiment.paths.root}\n")
+        print(f"\n{len(submitted)} stages submitted, in {hints.short(experiment.paths.root)}\n")
     if not detach:
         return watch(experiment, executor, json_lines=json_lines)
     if not json_lines:
-        print(f"watch with:  golf-launch attach {experiment.name}")
+        print(f"watch with:  {hints.command('attach', experiment.paths.root)}")
     return 0
 
 
@@ -64,7 +65,8 @@ def watch(experiment: Experiment, executor: Executor, *, json_lines: bool) -> in
         if json_lines:
             _print_event({"event": "detached", "experiment": experiment.name})
         else:
-            print(f"\ndetached; the jobs go on. Back with:  golf-launch attach {experiment.name}")
+            again = hints.command("attach", experiment.paths.root)
+            print(f"\ndetached; the jobs go on. Back with:  {again}")
         return DETACHED
     return _report(experiment, executor, json_lines)
 

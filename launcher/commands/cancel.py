@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from launcher import hints
 from launcher.commands import arguments as shared
 
 
@@ -27,5 +28,5 @@ def main(arguments: argparse.Namespace) -> int:
     if not stopped:
         print(f"nothing of {experiment.name} was under way")
         return 0
-    print(f"go on with:  golf-launch resume {experiment.name}")
+    print(f"go on with:  {hints.command('resume', experiment.paths.root)}")
     return 0

@@ -36,10 +36,10 @@ def show(report: Report, experiment: Experiment) -> None:
     """Print a report, and where its files are."""
     from rich.console import Console
 
-    from launcher import report_tables
+    from launcher import hints, report_tables
 
     console = Console()
     console.print(report_tables.draw(report))
     console.print()
     for path in (experiment.paths.report_md, experiment.paths.report_json):
-        console.print(str(path), style="dim", soft_wrap=True, highlight=False)
+        console.print(hints.short(path), style="dim", soft_wrap=True, highlight=False)

@@ -51,7 +51,9 @@ def main(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps({"event": "plan", "time": time.time(), **plan_text.plain(plan, checks)}))
     else:
-        Console().print(plan_text.draw(plan, checks, commands=arguments.dry_run))
+        Console().print(plan_text.draw(plan, checks))
+        if arguments.dry_run:
+            print("", *plan_text.command_lines(plan), sep="\n")
     if refused(checks):
         failed = [check.name for check in checks if check.verdict is Verdict.FAIL]
         raise LaunchError(f"nothing was started; see above: {', '.join(failed)}")

@@ -28,6 +28,8 @@ from launcher.states import BAD, TERMINAL, StageStatus, State, read_status
 
 POLL_S = 0.25
 HEARTBEAT_S = 2.0
+CHECKPOINT_LIMIT_S = 120.0
+"""Time for a checkpoint after the time limit."""
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
 
 
@@ -123,10 +125,19 @@ class _LocalStage:
             exit_code = self._child.wait(self._request.time_limit_s)
         except subprocess.TimeoutExpired:
             timed_out = True
-            self._child.send_signal(signal.SIGTERM)
-            exit_code = self._child.wait()
+            exit_code = self._end_child()
         self._check_last_word(exit_code, timed_out)
         return exit_code if exit_code >= 0 else 128 - exit_code
+
+    def _end_child(self) -> int:
+        """Ask it to stop with a checkpoint; kill it if it hangs."""
+        assert self._child is not None
+        self._child.send_signal(signal.SIGTERM)
+        try:
+            return self._child.wait(CHECKPOINT_LIMIT_S)
+        except subprocess.TimeoutExpired:
+            self._child.kill()
+            return self._child.wait()
 
     def _check_last_word(self, exit_code: int, timed_out: bool) -> None:
         """Correct what the stage said of itself by what its parent knows better."""

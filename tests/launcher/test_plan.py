@@ -1,0 +1,167 @@
+from __future__ import annotations
+
+import dataclasses
+import shlex
+from pathlib import Path
+
+import pytest
+
+from golf.config import DataConfig, Job, ModelConfig, ResourcesConfig, load_job
+from launcher.checks import Verdict, check_plan, num_parameters, refused
+from launcher.experiment import ExperimentPaths
+from launcher.machine import GIB, Machine
+from launcher.plan import Plan, make_plan
+from launcher.plan_text import command_lines
+from launcher.spec import find_job
+
+LAPTOP = Machine(num_cores=2, memory_bytes=8 * GIB, gpus=())
+NODE = Machine(num_cores=96, memory_bytes=1024 * GIB, gpus=tuple("01234567"))
+
+
+def plan(job: Job, tmp_path: Path, *seeds: int, data: Path | None = None) -> Plan:
+    return make_plan(job, seeds or (1337, 42), ExperimentPaths(tmp_path / "x-1"), data)
+
+
+def smoke() -> Job:
+    return load_job(find_job("smoke"))
+
+
+def verdicts(plan: Plan, machine: Machine) -> dict[str, Verdict]:
+    return {check.name: check.verdict for check in check_plan(plan, machine)}
+
+
+def test_the_smoke_job_s_command_lines(tmp_path: Path) -> None:
+    assert "\n".join(command_lines(plan(smoke(), tmp_path))) == (
+        f"""RUN={tmp_path}/x-1
+# prepare
+golf prepare --docs embedded --out $RUN/data --vocab-size 512 --val-docs 30
+# 1337/train
+golf train --config $RUN/job.toml --data $RUN/data --out $RUN/seeds/1337/train --seed 1337 """
+        """--device cpu --resume
+golf quantize --config $RUN/job.toml --checkpoint $RUN/seeds/1337/train/model.safetensors """
+        """--out $RUN/seeds/1337/train/model.golf
+golf eval --config $RUN/job.toml --data $RUN/data --artifact $RUN/seeds/1337/train/model.golf """
+        """--protocol sequential --out $RUN/seeds/1337/train/roundtrip --device cpu --resume
+# 1337/eval
+golf eval --config $RUN/job.toml --data $RUN/data --artifact $RUN/seeds/1337/train/model.golf """
+        """--protocol sliding --out $RUN/seeds/1337/eval/sliding --device cpu --resume
+golf eval --config $RUN/job.toml --data $RUN/data --artifact $RUN/seeds/1337/train/model.golf """
+        """--protocol ttt --out $RUN/seeds/1337/eval/ttt --device cpu --resume
+golf verify $RUN/seeds/1337/eval/ttt
+# and the same for 42"""
+    )
+
+
+def test_stages_wait_for_what_they_need(tmp_path: Path) -> None:
+    after = {stage.key: stage.after for stage in plan(smoke(), tmp_path).stages}
+    assert after == {
+        "prepare": (),
+        "1337/train": ("prepare",),
+        "1337/eval": ("1337/train",),
+        "42/train": ("prepare",),
+        "42/eval": ("42/train",),
+    }
+
+
+def test_given_data_is_not_prepared_again(tmp_path: Path) -> None:
+    stages = plan(smoke(), tmp_path, data=tmp_path / "mine").stages
+    assert [stage.key for stage in stages] == ["1337/train", "1337/eval", "42/train", "42/eval"]
+    assert str(tmp_path / "mine") in stages[0].commands[0].argv
+
+
+def test_a_job_on_gpus_runs_on_every_rank_of_a_node(tmp_path: Path) -> None:
+    train, evaluate = plan(load_job(find_job("record")), tmp_path, 7, data=tmp_path).stages
+    torchrun = "torchrun --standalone --nproc_per_node=8 -m golf"
+    assert shlex.join(train.commands[0].argv).startswith(f"{torchrun} train --config")
+    assert shlex.join(evaluate.commands[1].argv).startswith(f"{torchrun} eval --config")
+    assert "--device cuda" in shlex.join(train.commands[0].argv)
+    assert [c.argv[0] for c in (*train.commands, *evaluate.commands)] == [
+        "torchrun", "golf", "torchrun", "torchrun", "torchrun", "golf",
+    ]  # fmt: skip
+    assert train.env == {"OMP_NUM_THREADS": "8"}
+
+
+def test_the_smoke_job_passes_every_check_on_a_laptop(tmp_path: Path) -> None:
+    assert set(verdicts(plan(smoke(), tmp_path), LAPTOP).values()) == {Verdict.OK}
+
+
+def test_the_record_job_is_refused_where_there_are_no_gpus_with_what_to_do_instead(
+    tmp_path: Path,
+) -> None:
+    checks = check_plan(plan(load_job(find_job("record")), tmp_path), LAPTOP)
+    assert refused(checks)
+    fixes = {check.name: check.fix for check in checks if check.verdict is Verdict.FAIL}
+    assert set(fixes) == {"cores", "memory", "GPUs", "data"}
+    assert "golf-launch smoke --seeds 1337,42" in fixes["GPUs"]
+    assert "--set resources.gpus_per_node=0" in fixes["GPUs"]
+    assert "--data DIR" in fixes["data"]
+
+
+def test_the_record_job_is_accepted_on_a_node_with_8_gpus_and_data(tmp_path: Path) -> None:
+    for name in ("fineweb_train_000000.bin", "fineweb_val_000000.bin", "tokenizer.model"):
+        (tmp_path / name).touch()
+    job = load_job(find_job("record"))
+    assert not refused(check_plan(plan(job, tmp_path, data=tmp_path), NODE))
+
+
+def test_one_seed_is_allowed_with_a_warning(tmp_path: Path) -> None:
+    checks = check_plan(plan(smoke(), tmp_path, 7), LAPTOP)
+    assert checks[0].verdict is Verdict.WARN
+    assert not refused(checks)
+
+
+@pytest.mark.parametrize(
+    ("section", "changes", "check"),
+    [
+        ("resources", {"nodes": 2}, "nodes"),
+        ("container", {"runtime": "apptainer", "image": "x.sif"}, "container"),
+        ("ttt", {"schedule": "pipelined"}, "schedule"),
+    ],
+)
+def test_what_one_machine_cannot_run_is_refused(
+    section: str, changes: dict[str, object], check: str, tmp_path: Path
+) -> None:
+    job = smoke()
+    changed = dataclasses.replace(getattr(job, section), **changes)
+    job = dataclasses.replace(job, **{section: changed})
+    assert verdicts(plan(job, tmp_path), LAPTOP)[check] is Verdict.FAIL
+
+
+@pytest.mark.parametrize(
+    ("files", "problem"),
+    [
+        ([], "no fineweb_train_"),
+        (["fineweb_train_0.bin"], "no fineweb_val_"),
+        (["fineweb_train_0.bin", "fineweb_val_0.bin"], "no tokenizer.model"),
+    ],
+)
+def test_incomplete_data_is_refused(files: list[str], problem: str, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    for name in files:
+        (data / name).touch()
+    job = dataclasses.replace(smoke(), data=DataConfig(source=str(data)))
+    [check] = [c for c in check_plan(plan(job, tmp_path), LAPTOP) if c.name == "data"]
+    assert check.verdict is Verdict.FAIL
+    assert problem in check.figure
+
+
+def test_data_made_for_another_vocabulary_is_refused(tmp_path: Path) -> None:
+    for name in ("fineweb_train_0.bin", "fineweb_val_0.bin", "tokenizer.model"):
+        (tmp_path / name).touch()
+    (tmp_path / "manifest.json").write_text('{"settings": {"vocab_size": 1024}}')
+    [check] = [
+        c for c in check_plan(plan(smoke(), tmp_path, data=tmp_path), LAPTOP) if c.name == "data"
+    ]
+    assert "made for a vocabulary of 1024, the job's is 512" in check.figure
+
+
+def test_the_record_model_has_exactly_the_published_number_of_parameters() -> None:
+    assert num_parameters(ModelConfig()) == 26_993_756
+
+
+def test_a_stage_that_needs_much_memory_takes_the_cores_that_go_with_it() -> None:
+    machine = Machine(num_cores=8, memory_bytes=16 * GIB, gpus=())
+    light = ResourcesConfig(gpus_per_node=0, cpus_per_task=1, mem_gb=2)
+    heavy = ResourcesConfig(gpus_per_node=0, cpus_per_task=1, mem_gb=7)
+    assert [machine.places(light), machine.places(heavy)] == [8, 2]
