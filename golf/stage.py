@@ -3,8 +3,8 @@
 1. `stage.json` names the commands in order, each with the result file that says it is done.
 2. The stage's lock is taken. The running command inherits it, so nobody else works in the folder
    while either lives.
-3. Commands whose result file exists are skipped; the others run as subprocesses in their own
-   process group, their output appended to `log.txt` byte for byte.
+3. Commands that an earlier attempt finished are skipped; the others run as subprocesses in their
+   own process group, their output appended to `log.txt` byte for byte.
 4. `status.json` says how it stands, and a heartbeat renews it.
 5. A stop signal is handed to the command, which writes its checkpoint and ends; the stage is then
    `cancelled`, and the same command line takes it up again.
@@ -47,7 +47,8 @@ class Command:
     name: str
     argv: tuple[str, ...]
     done: str | None = None
-    """Result file, relative to the stage's folder; without one the command always runs."""
+    """Result file, relative to the stage's folder, that a success leaves behind; without one the
+    command always runs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,6 +127,9 @@ class _Status:
         self._mutex = threading.Lock()
         self._ended = threading.Event()
         before = read_json(path) or {}
+        self.failed_before = {
+            command["name"] for command in before.get("commands", ()) if command["exit_code"] != 0
+        }
         self.fields: dict[str, Any] = {
             "state": "running",
             "reason": "",
@@ -199,7 +203,10 @@ class _Stage:
         )
 
     def _is_done(self, command: Command) -> bool:
-        return command.done is not None and (self._paths.root / command.done).exists()
+        """A command may write its result and yet fail, as one over its budget does."""
+        if command.done is None or command.name in self._status.failed_before:
+            return False
+        return (self._paths.root / command.done).exists()
 
     def _run_command(self, command: Command, log: BinaryIO) -> int:
         began = time.time()
@@ -282,7 +289,3 @@ def _told(command: Command, exit_code: int) -> str:
         hint = " (out of memory?)" if name == "SIGKILL" else ""
         return f"{command.name} was killed by {name}{hint}"
     return f"{command.name} exited with code {exit_code}"
-
-
-if __name__ == "__main__":
-    sys.exit(run_stage(Path(sys.argv[1])))

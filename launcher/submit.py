@@ -102,10 +102,12 @@ def _note(experiment: Experiment, stage: Stage, state: State, reason: str) -> No
     """The launcher's own word in a stage's status, before any process of the stage speaks."""
     path = experiment.paths.stage(stage.key).status
     now = time.time()
+    before = read_json(path) or {}
     note = {
         "state": str(state),
         "reason": reason,
-        "attempt": (read_json(path) or {}).get("attempt", 0),
+        "attempt": before.get("attempt", 0),
+        "commands": before.get("commands", []),
         "updated_at": now,
         "ended_at": now if state is State.CANCELLED else None,
     }

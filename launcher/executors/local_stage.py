@@ -113,7 +113,7 @@ class _LocalStage:
 
     def _run_stage(self, taken: Taken) -> int:
         self._child = subprocess.Popen(
-            [sys.executable, "-m", "golf.stage", str(self._paths.root)],
+            [sys.executable, "-m", "golf", "stage", str(self._paths.root)],
             stdin=subprocess.DEVNULL,
             env={**os.environ, "CUDA_VISIBLE_DEVICES": ",".join(taken.gpus)},
             pass_fds=taken.descriptors,  # the cores stay taken should this process die first

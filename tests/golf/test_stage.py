@@ -44,7 +44,7 @@ def status(folder: Path) -> dict[str, Any]:
 
 
 def start(folder: Path) -> subprocess.Popen[bytes]:
-    return subprocess.Popen([sys.executable, "-m", "golf.stage", str(folder)])
+    return subprocess.Popen([sys.executable, "-m", "golf", "stage", str(folder)])
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
@@ -102,6 +102,13 @@ def test_a_second_attempt_skips_what_is_done_and_repeats_what_is_not(tmp_path: P
     assert run_stage(tmp_path) == 0
     assert (tmp_path / "result").read_text() == "x"
     assert status(tmp_path)["attempt"] == 2
+
+
+def test_a_command_that_wrote_its_result_and_failed_runs_again(tmp_path: Path) -> None:
+    over_budget = "open('{0}', 'a').write('x'); raise SystemExit(3)"
+    write_spec(tmp_path, command(over_budget.format(tmp_path / "sizes"), "quantize", done="sizes"))
+    assert run_stage(tmp_path) == run_stage(tmp_path) == 3
+    assert (tmp_path / "sizes").read_text() == "xx"
 
 
 def test_a_command_that_does_not_exist_fails_with_its_name_in_the_log(tmp_path: Path) -> None:
