@@ -6,7 +6,7 @@ more seeds than lines, those that need attention come first.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -39,16 +39,12 @@ COMMAND_NAMES = {"roundtrip": "round trip", "ttt": "TTT"}
 
 def render(view: View, width: int, height: int, *, hint: bool = True) -> RenderableType:
     """Draw one view for a terminal of that size; `hint` adds how to leave it."""
-    parts: list[RenderableType] = [_header(view), Text(), _table(view, width, height)]
-    problems = list(_problems(view, width, max(1, (height - 6 - len(view.seeds)) // 3)))
-    if problems:
-        parts += [Text(), *problems]
+    below = _problems(view, max(1, (height - 10) // 6))
     if hint:
-        leave = "Ctrl-C detaches, the jobs go on. Back with:"
-        again = hints.command("attach", view.root)
-        gap = "  " if len(leave) + len(again) + 2 <= width else "\n"
-        parts += [Text(), Text.assemble((leave, "dim"), gap, again)]
-    return Group(*parts)
+        below += _hint(view, width)
+    above = 5 + _is_preparing(view)  # header, captions, and a line to spare
+    room = max(2, height - above - _num_lines(below, width))
+    return Group(_header(view), Text(), _table(view, width, room), *below)
 
 
 def run_live(views: Iterable[View], console: Console) -> View:
@@ -94,7 +90,7 @@ def evidence(view: View) -> Table:
     return table
 
 
-def _table(view: View, width: int, height: int) -> Table:
+def _table(view: View, width: int, room: int) -> Table:
     wide = width >= WIDE
     bar_width = min(MAX_BAR, max(8, width - OTHER_COLUMNS - (CURVE + 1 if wide else 0)))
     table = Table(box=None, expand=True, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim")
@@ -105,15 +101,20 @@ def _table(view: View, width: int, height: int) -> Table:
         table.add_column("train loss", no_wrap=True)
     for name in ("loss", "BPB", "tok/s", "ETA", "time"):
         table.add_column(name, justify="right", no_wrap=True)
-    if view.prepare is not None and view.prepare.status.state is not State.DONE:
+    if _is_preparing(view):
+        assert view.prepare is not None
         cells = [Text("data"), _state(view.prepare), Text(view.prepare.status.reason, style="dim")]
         table.add_row(*cells)
-    shown, hidden = _choose(view.seeds, max(3, height - 8))
+    shown, hidden = _choose(view.seeds, room)
     for seed in shown:
         table.add_row(*_row(seed, wide, bar_width))
     if hidden:
         table.add_row(Text("…", style="dim"), Text(f"{len(hidden)} more", style="dim"))
     return table
+
+
+def _is_preparing(view: View) -> bool:
+    return view.prepare is not None and view.prepare.status.state is not State.DONE
 
 
 def _choose(
@@ -185,15 +186,29 @@ def bar(fraction: float, width: int) -> Text:
     return Text.assemble(("━" * full, "cyan"), ("━" * (width - full), "bright_black"))
 
 
-def _problems(view: View, width: int, most: int) -> Iterator[RenderableType]:
+def _problems(view: View, most: int) -> list[Text]:
     """What went wrong, with the end of the log; the first few."""
     stages = [(f"seed {seed.seed}", seed.stage) for seed in view.seeds]
     if view.prepare is not None:
         stages.insert(0, ("data", view.prepare))
     bad = [(who, s) for who, s in stages if s.status.state in (State.FAILED, State.LOST)]
+    if not bad:
+        return []
+    lines = [Text()]
     for who, stage in bad[:most]:
-        yield Text(f"{who} {stage.status.state}: {stage.status.reason}", style="red")
+        lines.append(Text(f"{who} {stage.status.state}: {stage.status.reason}", style="red"))
         for line in stage.log_tail[-2:]:
-            yield Text(f"  {line}", style="dim", no_wrap=True, overflow="ellipsis")
-    if bad:
-        yield Text.assemble(("whole log: ", "dim"), hints.command("logs", view.root))
+            lines.append(Text(f"  {line}", style="dim", no_wrap=True, overflow="ellipsis"))
+    return [*lines, Text.assemble(("whole log: ", "dim"), hints.command("logs", view.root))]
+
+
+def _hint(view: View, width: int) -> list[Text]:
+    leave = Text("Ctrl-C detaches, the jobs go on. Back with:", style="dim")
+    again = Text(hints.command("attach", view.root))
+    if len(leave) + len(again) + 2 <= width:
+        return [Text(), Text.assemble(leave, "  ", again)]
+    return [Text(), leave, again]
+
+
+def _num_lines(texts: list[Text], width: int) -> int:
+    return sum(1 if text.no_wrap else -(-max(1, len(text)) // width) for text in texts)
