@@ -30,7 +30,7 @@ from golf.quantize.gptq_lite import quantize_state
 def bench(
     job: Job, ranks: Ranks, dtype: torch.dtype, *, compiled: bool, repeats: int
 ) -> dict[str, Any]:
-    """Median milliseconds and throughput of one micro-batch, update, scored batch, SGD step, digest."""
+    """Median time and throughput of a micro-batch, update, scored batch, SGD step and digest."""
     torch.manual_seed(0)
     backend = choose_backend(ranks.device, dtype)
     job = replace(job, ttt=replace(job.ttt, epochs=1))
@@ -40,15 +40,7 @@ def bench(
     )
     grid = plan_windows(len(tokens), job.evaluate, "sliding")
     model = build_gpt(job.model, backend, ranks.device, dtype)
-    replica = Replica(
-        model,
-        tokens,
-        grid,
-        ranks,
-        job.evaluate.batch_windows,
-        ttt=job.ttt,
-        compiled=compiled,
-    )
+    replica = Replica(model, tokens, grid, ranks, job, compiled)
     count = min(job.evaluate.batch_windows, grid.num_windows - 2)
     windows = range(1, 1 + max(count, 1))
     scored = sum(grid.window(k).shape[1] for k in windows)

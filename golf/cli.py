@@ -3,8 +3,8 @@
 Every subcommand is a thin layer over one function of the package; what it needs is imported when it
 runs, so that `golf --help` and `golf verify` never wait for torch.
 
-Exit codes: 0 done, 1 the run failed, 2 wrong usage or settings, 3 a budget or legality check failed,
-143 stopped by a signal (`--resume` goes on).
+Exit codes: 0 done, 1 the run failed, 2 wrong usage or settings, 3 a budget or legality check
+failed, 143 stopped by a signal (`--resume` goes on).
 """
 
 from __future__ import annotations
@@ -190,8 +190,8 @@ def _verify(arguments: argparse.Namespace) -> int:
 
     verdicts = verify(arguments.dir)
     valid = all(v.ok for v in verdicts)
-    summary = {"valid": valid, "checks": {v.property: v.problem or "ok" for v in verdicts}}
-    lines = [f"{'ok  ' if v.ok else 'FAIL'} {v.property:<9} {v.problem or ''}" for v in verdicts]
+    summary = {"valid": valid, "checks": {v.name: v.problem or "ok" for v in verdicts}}
+    lines = [f"{'ok  ' if v.ok else 'FAIL'} {v.name:<9} {v.problem or ''}" for v in verdicts]
     _report(arguments, summary, "\n".join(line.rstrip() for line in lines))
     return 0 if valid else EXIT_GATE
 

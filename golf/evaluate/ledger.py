@@ -2,8 +2,8 @@
 
 1. A `score` line is on disk before its chunk is trained on; a `train` line follows.
 2. Each line names the weights by digest: those that scored, and those that training left behind.
-3. Each line carries the SHA-256 of the line before, the first that of the evaluation's plan, and the
-   result that of the last, so that no line can be changed, dropped, added or swapped unnoticed.
+3. Each line carries the SHA-256 of the line before, the first that of the evaluation's plan, and
+   the result that of the last, so that no line can be changed, dropped, added or swapped unnoticed.
 
 The ledger refuses to record what would not be legal (parameter-golf issue 1017): training on a
 position that has not been scored, scoring one twice or leaving one out, scoring with other weights
@@ -103,7 +103,7 @@ class Ledger:
         if line["start"] != self.scored_end or line["end"] < line["start"]:
             raise LegalityError(
                 f"chunk {line['chunk']} scores from position {line['start']}, but "
-                f"{self.scored_end} is the first unscored one: each is scored exactly once, in order"
+                f"{self.scored_end} is the first unscored one: each is scored once, in order"
             )
         if line["weights"] != self.weights:
             raise LegalityError(f"chunk {line['chunk']} is scored with weights of unknown origin")
@@ -112,7 +112,7 @@ class Ledger:
     def _check_train(self, line: dict[str, Any]) -> None:
         if line["end"] > self.scored_end:
             raise LegalityError(
-                f"training on chunk {line['chunk']} up to position {line['end']} before it is scored "
-                f"(scored so far: {self.scored_end}) is adapting to the answers; score first"
+                f"training on chunk {line['chunk']} up to position {line['end']} before it is "
+                f"scored (so far: {self.scored_end}) is adapting to the answers; score first"
             )
         self.weights = line["weights"]

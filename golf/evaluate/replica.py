@@ -1,18 +1,19 @@
 """A replica: a model that scores and, by plain SGD on rows already scored, adapts.
 
-Gradients are averaged over the rows of a batch, whatever the number of ranks that hold them, so that
-all ranks take the same step and the result does not depend on their number.
+Gradients are averaged over the rows of a batch, whatever the number of ranks that hold them, so
+that all ranks take the same step and the result does not depend on their number.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
-from golf.config import TTTConfig
+from golf.config import Job
+from golf.data.shards import Tokens
+from golf.distributed import Ranks
 from golf.evaluate.scoring import Scorer, share
+from golf.evaluate.windows import WindowGrid
 from golf.model.flat import FlatParameters
 from golf.model.gpt import GPT
 
@@ -20,12 +21,21 @@ from golf.model.gpt import GPT
 class Replica(Scorer):
     """One rank's copy of the model, with the optimizer that adapts it."""
 
-    def __init__(self, model: GPT, *scoring: Any, ttt: TTTConfig, compiled: bool = False) -> None:
-        frozen = tuple(f"blocks.{i}." for i in range(ttt.freeze_blocks))
+    def __init__(
+        self,
+        model: GPT,
+        tokens: Tokens,
+        grid: WindowGrid,
+        ranks: Ranks,
+        job: Job,
+        compiled: bool = False,
+    ) -> None:
+        self.ttt = job.ttt
+        frozen = tuple(f"blocks.{i}." for i in range(job.ttt.freeze_blocks))
+        # Parameters move into flat buffers before anything compiled refers to them.
         self.flat = FlatParameters(model, frozen=lambda name: name.startswith(frozen))
         self.momenta = [torch.zeros_like(v) for v in self.flat.values]
-        self.ttt = ttt
-        super().__init__(model, *scoring, compiled=compiled)
+        super().__init__(model, tokens, grid, ranks, job.evaluate.batch_windows, compiled)
 
     def adapt(self, start: int, num_rows: int, lr: float) -> int:
         """Train on `num_rows` rows from position `start`, all epochs; returns the steps taken."""

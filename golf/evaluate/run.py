@@ -115,15 +115,7 @@ class _Evaluation:
         check_weights(weights, {name: p.shape for name, p in model.named_parameters()})
         model.load_state_dict(weights)
         grid = plan_windows(len(validation.tokens), job.evaluate, options.protocol)
-        self.replica = Replica(
-            model,
-            validation.tokens,
-            grid,
-            ranks,
-            job.evaluate.batch_windows,
-            ttt=job.ttt,
-            compiled=options.compiled,
-        )
+        self.replica = Replica(model, validation.tokens, grid, ranks, job, options.compiled)
         self.attention = backend.name
         self.plan = self._plan(validation)
         plan_hash = hashlib.sha256(_plan_text(self.plan).encode()).hexdigest()
@@ -176,8 +168,8 @@ class _Evaluation:
         different = [key for key in plan if before.get(key) != plan[key]]
         if different:
             raise ConfigError(
-                f"{self.paths.root} was begun with other {', '.join(different)}; resume it as it was "
-                "begun, or name another --out"
+                f"{self.paths.root} was begun with other {', '.join(different)}; resume it as it "
+                "was begun, or name another --out"
             )
         self._restore(lines)
 
@@ -251,12 +243,20 @@ class _Evaluation:
         }
         write_json(self.paths.progress, progress)
         self.tell(
-            f"{self.options.protocol} chunk {done}/{len(self.chunks)}  val_loss {totals.val_loss:.4f}"
-            f"  val_bpb {totals.val_bpb:.4f}  {self.seconds:.0f} s"
+            f"{self.options.protocol} chunk {done}/{len(self.chunks)}  "
+            f"val_loss {totals.val_loss:.4f}  val_bpb {totals.val_bpb:.4f}  {self.seconds:.0f} s"
         )
 
     def _result(self, totals: Totals) -> dict[str, Any]:
-        plan_keys = ("protocol", "schedule", "attention", "device", "dtype", "world_size", "weights")
+        plan_keys = (
+            "protocol",
+            "schedule",
+            "attention",
+            "device",
+            "dtype",
+            "world_size",
+            "weights",
+        )
         return {
             "val_loss": totals.val_loss,
             "val_bpb": totals.val_bpb,

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from golf.data.shards import Tokens
 from golf.distributed import Ranks
 from golf.evaluate.ttt import Nats
 from golf.evaluate.windows import Window, WindowGrid
@@ -34,7 +35,7 @@ class Scorer:
     def __init__(
         self,
         model: GPT,
-        tokens: np.ndarray[tuple[int], np.dtype[np.uint16]],
+        tokens: Tokens,
         grid: WindowGrid,
         ranks: Ranks,
         batch_windows: int,

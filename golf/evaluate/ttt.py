@@ -4,8 +4,8 @@
 2. Record sums and the weights' digest; the line is on disk before anything is trained on.
 3. Unless it is the last chunk, take the chunk's SGD steps and record the new weights' digest.
 
-The protocol knows no transport: `Replicas` is what it asks of one process, of torchrun's ranks or of
-any other group. Legality: parameter-golf issue 1017; test-time training as
+The protocol knows no transport: `Replicas` is what it asks of one process, of torchrun's ranks or
+of any other group. Legality: parameter-golf issue 1017; test-time training as
 in its pull requests 461, 549 and 691 (score-first form).
 """
 

@@ -35,7 +35,7 @@ class NoLedgerError(ConfigError):
 class Verdict:
     """One property of the ledger and what contradicts it, if anything."""
 
-    property: str
+    name: str
     problem: str | None
 
     @property
@@ -56,7 +56,7 @@ def verify(folder: Path) -> list[Verdict]:
         )
     try:
         files = _Files.read(paths)
-    except _Broken as broken:
+    except _BrokenFileError as broken:
         return [Verdict("files", str(broken))]
     checks = {
         "chain": _chain,
@@ -71,7 +71,7 @@ def verify(folder: Path) -> list[Verdict]:
     ]
 
 
-class _Broken(Exception):
+class _BrokenFileError(Exception):
     """A file that cannot be read as what it should be."""
 
 
@@ -90,7 +90,7 @@ class _Files:
         plan_bytes = _read(paths.plan)
         raw = _read(paths.ledger)
         if not raw.endswith(b"\n"):
-            raise _Broken(f"{paths.ledger.name} ends in half a line")
+            raise _BrokenFileError(f"{paths.ledger.name} ends in half a line")
         raw_lines = raw[:-1].split(b"\n")
         plan, result = _json(plan_bytes, paths.plan), _json(_read(paths.result), paths.result)
         lines = [_json(line, paths.ledger, i + 1) for i, line in enumerate(raw_lines)]
@@ -99,7 +99,9 @@ class _Files:
             grid = plan_windows(plan["validation"]["tokens"], job.evaluate, plan["protocol"])
             chunks = split_chunks(grid, plan["chunk_tokens"])
         except (ValueError, KeyError, TypeError, AssertionError) as error:
-            raise _Broken(f"{paths.plan.name} describes no evaluation ({error!r})") from error
+            raise _BrokenFileError(
+                f"{paths.plan.name} describes no evaluation ({error!r})"
+            ) from error
         plan_hash = hashlib.sha256(plan_bytes).hexdigest()
         return cls(plan_hash, raw_lines, lines, result, plan, chunks, job)
 
@@ -116,7 +118,9 @@ def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise _Broken(f"{path.name} cannot be read ({error.strerror}); was it finished?") from error
+        raise _BrokenFileError(
+            f"{path.name} cannot be read ({error.strerror}); was it finished?"
+        ) from error
 
 
 def _json(text: bytes, path: Path, number: int | None = None) -> dict[str, Any]:
@@ -124,9 +128,9 @@ def _json(text: bytes, path: Path, number: int | None = None) -> dict[str, Any]:
     try:
         value = json.loads(text)
     except ValueError as error:
-        raise _Broken(f"{where} is no JSON ({error})") from error
+        raise _BrokenFileError(f"{where} is no JSON ({error})") from error
     if not isinstance(value, dict):
-        raise _Broken(f"{where} is no JSON object")
+        raise _BrokenFileError(f"{where} is no JSON object")
     return value
 
 

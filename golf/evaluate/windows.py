@@ -68,7 +68,7 @@ class WindowGrid:
 
 @dataclass(frozen=True)
 class Chunk:
-    """Positions `start` to `end`: the windows that begin to score there, and the rows to train on."""
+    """Positions `start` to `end`: the windows that begin to score there, the rows to train on."""
 
     index: int
     start: int
