@@ -12,6 +12,7 @@ goes, not when one is added.
 from __future__ import annotations
 
 import dataclasses
+import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from launcher.experiment import Experiment, ExperimentPaths
 from launcher.significance import Summary, summarize
 from launcher.states import StageStatus, State, run_state
 from launcher.submit import read_statuses
+from launcher.tails import tail_lines
 
 SCHEMA = "golf-launch/report/1"
 COLUMNS = {
@@ -61,6 +63,8 @@ class SeedReport:
     steps: int | None
     train_seconds: float | None
     """Training steps, as the wall-clock budget counts them."""
+    last_step_began_s: float | None
+    """On the same clock; as in the challenge, the step that uses up the time is finished."""
     eval_seconds: float | None
     """The TTT evaluation."""
     model_bytes: int | None
@@ -162,6 +166,7 @@ def _seed(experiment: Experiment, seed: int, statuses: dict[str, StageStatus]) -
         },
         steps=train.get("steps"),
         train_seconds=train.get("train_seconds"),
+        last_step_began_s=_last_step_began_s(paths.train(seed).metrics) if train else None,
         eval_seconds=ttt.get("seconds"),
         model_bytes=sizes.get("model_bytes"),
         code_bytes=sizes.get("code_bytes"),
@@ -175,6 +180,11 @@ def _seed(experiment: Experiment, seed: int, statuses: dict[str, StageStatus]) -
 
 def _result(path: Path) -> dict[str, Any]:
     return read_json(path) or {}
+
+
+def _last_step_began_s(metrics: Path) -> float:
+    lines = tail_lines(metrics, 2)
+    return float(json.loads(lines[0])["elapsed_ms"]) / 1000 if len(lines) == 2 else 0.0
 
 
 def _score(result: dict[str, Any]) -> Score | None:
@@ -202,18 +212,15 @@ def _gates(seeds: tuple[SeedReport, ...], budget: BudgetConfig) -> tuple[Gate, .
     return (
         _gate(seeds, "artifact", lambda seed: seed.total_bytes, budget.artifact_bytes, "bytes"),
         _gate(
-            seeds, "training, last step begun", _seconds_before_last_step, budget.train_seconds, "s"
+            seeds,
+            "training, last step begun",
+            lambda seed: seed.last_step_began_s,
+            budget.train_seconds,
+            "s",
         ),
         _gate(seeds, "TTT evaluation", lambda seed: seed.eval_seconds, budget.eval_seconds, "s"),
         _ledger_gate(seeds),
     )
-
-
-def _seconds_before_last_step(seed: SeedReport) -> float | None:
-    """When the last step began; as in the challenge, the step that uses up the time is finished."""
-    if seed.train_seconds is None or not seed.steps:
-        return None
-    return seed.train_seconds * (seed.steps - 1) / seed.steps
 
 
 def _gate(
@@ -265,7 +272,7 @@ def _verdict(
     gates: tuple[Gate, ...],
 ) -> str:
     done = [seed for seed in seeds if seed.state is State.DONE]
-    parts = [f"{len(done)} of {len(seeds)} seeds done"]
+    parts = [f"{len(done)} of {len(seeds)} {'seed' if len(seeds) == 1 else 'seeds'} done"]
     others = [f"{seed.seed} {seed.state}" for seed in seeds if seed.state is not State.DONE]
     if others:
         parts.append(", ".join(others[:6]) + (" …" if len(others) > 6 else ""))

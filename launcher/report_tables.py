@@ -105,7 +105,9 @@ def _count(value: int | None) -> str:
 def _amount(gate: Gate, value: float | None) -> str:
     if value is None:
         return figures.NONE
-    return f"{value:,.1f} {gate.unit}" if gate.unit == "s" else f"{value:,.0f} {gate.unit}"
+    if gate.unit == "s":
+        return f"{value:,.1f} s"
+    return f"{value:,.0f} {gate.unit.removesuffix('s') if value == 1 else gate.unit}"
 
 
 def draw(report: Report) -> RenderableType:

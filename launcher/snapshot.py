@@ -27,9 +27,10 @@ def copy_code(target: Path) -> None:
 
 def git_state() -> dict[str, Any] | None:
     """Commit of the source tree and whether the packages differ from it; None outside git."""
-    commit = _git("rev-parse", "HEAD")
-    if commit is None:
+    # An installed package may lie in a folder that some other repository ignores.
+    if _git("ls-files", "--error-unmatch", "launcher/__init__.py") is None:
         return None
+    commit = _git("rev-parse", "HEAD")
     changes = _git("status", "--porcelain", "--", *PACKAGES)
     return {"commit": commit, "changed": bool(changes)}
 

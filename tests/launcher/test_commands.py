@@ -150,7 +150,7 @@ def test_watching_ends_with_the_report_and_its_exit_code(
     text = capsys.readouterr().out
     assert "1/train      failed  work exited with code 1" in text
     assert "| hello" in text
-    assert "✘ 0 of 1 seeds done · 1 failed" in text
+    assert "✘ 0 of 1 seed done · 1 failed" in text
     assert experiment.paths.report_json.exists()
     assert main(["report"]) == main(["collect"]) == 1
     assert "hello" in output_of(capsys, "logs", "--seed", "1", "-n", "5")

@@ -23,14 +23,18 @@ def plan(job: Job, tmp_path: Path, *seeds: int, data: Path | None = None) -> Pla
 
 
 def smoke() -> Job:
-    return load_job(find_job("smoke"))
+    return Job(
+        model=ModelConfig(vocab_size=512),
+        data=DataConfig(source="embedded", val_docs=30),
+        resources=ResourcesConfig(gpus_per_node=0, cpus_per_task=1, mem_gb=2, time_minutes=15),
+    )
 
 
 def verdicts(plan: Plan, machine: Machine) -> dict[str, Verdict]:
     return {check.name: check.verdict for check in check_plan(plan, machine)}
 
 
-def test_the_smoke_job_s_command_lines(tmp_path: Path) -> None:
+def test_the_command_lines_of_a_small_job(tmp_path: Path) -> None:
     assert "\n".join(command_lines(plan(smoke(), tmp_path))) == (
         f"""RUN={tmp_path}/x-1
 # prepare
@@ -81,7 +85,7 @@ def test_a_job_on_gpus_runs_on_every_rank_of_a_node(tmp_path: Path) -> None:
     assert train.env == {"OMP_NUM_THREADS": "8"}
 
 
-def test_the_smoke_job_passes_every_check_on_a_laptop(tmp_path: Path) -> None:
+def test_a_small_job_passes_every_check_on_a_laptop(tmp_path: Path) -> None:
     assert set(verdicts(plan(smoke(), tmp_path), LAPTOP).values()) == {Verdict.OK}
 
 
@@ -102,6 +106,12 @@ def test_the_record_job_is_accepted_on_a_node_with_8_gpus_and_data(tmp_path: Pat
         (tmp_path / name).touch()
     job = load_job(find_job("record"))
     assert not refused(check_plan(plan(job, tmp_path, data=tmp_path), NODE))
+
+
+def test_the_shipped_smoke_job_runs_on_a_laptop_without_data_of_its_own(tmp_path: Path) -> None:
+    shipped = plan(load_job(find_job("smoke")), tmp_path)
+    assert shipped.stages[0].key == "prepare"
+    assert not refused(check_plan(shipped, LAPTOP))
 
 
 def test_one_seed_is_allowed_with_a_warning(tmp_path: Path) -> None:
