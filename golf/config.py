@@ -1,6 +1,6 @@
 """The job file: its sections as frozen dataclasses, read strictly from TOML.
 
-1. `load_job` reads a TOML file, applies `section.key=value` overrides and checks every key and type.
+1. `load_job` reads a TOML file, applies `section.key=value` overrides and checks keys and types.
 2. A section or key that is left out takes the published record's value (pull request 414 of the
    parameter-golf challenge, with the test-time training of its pull requests 461, 549 and 691).
 3. An unknown key is an error that names the nearest right one.
@@ -20,13 +20,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-
 NUM_SPANS = 8
 """Spans of tokens in one step, whatever the number of ranks; the number of ranks divides it."""
 
 
 class ConfigError(ValueError):
-    """A job file, override or combination of settings that cannot be run; the text names the fix."""
+    """A job file, override or mixture of settings that cannot be run; the text names the fix."""
 
 
 def _require(condition: bool, message: str) -> None:
@@ -64,10 +63,13 @@ class ModelConfig:
     def __post_init__(self) -> None:
         for name in ("vocab_size", "num_layers", "model_dim", "num_heads", "num_kv_heads"):
             _require(getattr(self, name) >= 1, f"model.{name} must be at least 1")
-        _require(self.vocab_size <= 65536, "model.vocab_size must fit uint16 shards (at most 65536)")
+        _require(
+            self.vocab_size <= 65536, "model.vocab_size must fit uint16 shards (at most 65536)"
+        )
         _require(
             self.model_dim % self.num_heads == 0,
-            f"model.model_dim={self.model_dim} must be a multiple of model.num_heads={self.num_heads}",
+            f"model.model_dim={self.model_dim} must be a multiple of "
+            f"model.num_heads={self.num_heads}",
         )
         _require(
             self.num_heads % self.num_kv_heads == 0,
@@ -76,7 +78,9 @@ class ModelConfig:
         )
         _require(self.mlp_mult > 0, "model.mlp_mult must be positive")
         _require(self.bigram_vocab_size >= 2, "model.bigram_vocab_size must be at least 2")
-        _require(self.bigram_dim >= 1 and self.ve_dim >= 1, "model.bigram_dim and ve_dim must be >= 1")
+        _require(
+            self.bigram_dim >= 1 and self.ve_dim >= 1, "model.bigram_dim and ve_dim must be >= 1"
+        )
         _require(
             4 <= self.rope_dims <= self.head_dim and self.rope_dims % 2 == 0,
             f"model.rope_dims={self.rope_dims} must be even, at least 4 and at most the head width "
@@ -146,7 +150,9 @@ class OptimConfig:
             _require(getattr(self, name) >= 0, f"optim.{name} must not be negative")
         for name in ("muon_momentum", "muon_momentum_warmup_start", "beta1", "beta2"):
             _require(0 <= getattr(self, name) < 1, f"optim.{name} must lie in [0, 1)")
-        _require(self.muon_momentum_warmup_steps >= 0, "optim.muon_momentum_warmup_steps must be >= 0")
+        _require(
+            self.muon_momentum_warmup_steps >= 0, "optim.muon_momentum_warmup_steps must be >= 0"
+        )
         _require(self.adam_eps > 0, "optim.adam_eps must be positive")
         _require(self.grad_clip_norm >= 0, "optim.grad_clip_norm must not be negative")
 
@@ -480,6 +486,11 @@ def _coerce(value: Any, wanted: Any, where: str) -> Any:
     if wanted is float and type(value) is int:
         value = float(value)
     if type(value) is not wanted or (wanted is float and not abs(value) < float("inf")):
-        names = {int: "a whole number", float: "a finite number", str: "a string", bool: "a boolean"}
+        names = {
+            int: "a whole number",
+            float: "a finite number",
+            str: "a string",
+            bool: "a boolean",
+        }
         raise ConfigError(f"{where}={value!r} must be {names[wanted]}")
     return value

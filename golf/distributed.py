@@ -55,7 +55,9 @@ class Ranks:
 
 @contextmanager
 def join_ranks(device: str | None = None) -> Iterator[Ranks]:
-    """Join the ranks that torchrun started, or be the only one; `device` is `cpu`, `cuda` or the best.
+    """Join the ranks that torchrun started, or be the only one.
+
+    `device` is `cpu`, `cuda` or None for the best.
 
     Raises:
         ConfigError: no such device here, or a number of ranks that does not divide a step's spans.

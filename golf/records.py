@@ -80,7 +80,7 @@ class EvalPaths:
         return self.root / "ledger.jsonl"
 
     def journal(self, protocol: str) -> Path:
-        """Where an evaluation records its chunks: the ledger, or plain scores where nothing trains."""
+        """Where an evaluation records its chunks: the ledger, or plain scores without training."""
         return self.ledger if protocol == "ttt" else self.root / "scores.jsonl"
 
     @property
@@ -103,7 +103,7 @@ class EvalPaths:
 
 @dataclass(frozen=True)
 class StagePaths:
-    """A stage's folder (`seeds/<seed>/train`, `seeds/<seed>/eval`, `prepare`), as `golf stage` keeps it."""
+    """A stage's folder (`seeds/<seed>/train`, `.../eval`, `prepare`), as `golf stage` keeps it."""
 
     root: Path
 
@@ -131,7 +131,7 @@ def replace_file(path: Path) -> Iterator[Path]:
         yield temporary
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+        temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -166,7 +166,9 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     try:
         return [json.loads(line) for line in whole.splitlines()]
     except ValueError as error:
-        raise RunError(f"{path} holds a damaged line ({error}); restore it or start over") from error
+        raise RunError(
+            f"{path} holds a damaged line ({error}); restore it or start over"
+        ) from error
 
 
 class JsonLines:

@@ -29,6 +29,7 @@ from golf.clock import TrainingClock
 from golf.config import NUM_SPANS, ConfigError, Job
 from golf.data.loader import StepLoader
 from golf.distributed import Ranks
+from golf.evaluate.sequential import score_sequential
 from golf.evaluate.ttt import Totals
 from golf.evaluate.validation import ValidationSet
 from golf.metrics import Metrics
@@ -41,7 +42,6 @@ from golf.optim.averaging import Averages, check_export
 from golf.optim.groups import Optimizers
 from golf.optim.schedule import Schedule, StepPlan
 from golf.records import DataPaths, RunError, TrainPaths, read_json, write_json
-from golf.evaluate.sequential import score_sequential
 from golf.weights import check_weights, save_weights
 
 
@@ -83,7 +83,8 @@ def train(
     ranks.barrier()
     if started and not options.resume:
         raise RunError(
-            f"{paths.root} already holds a run; add --resume to go on with it, or name another --out"
+            f"{paths.root} already holds a run; add --resume to go on with it, "
+            "or name another --out"
         )
     if result is not None:
         tell(f"already trained: {paths.result}")
@@ -101,9 +102,7 @@ class _Run:
         job = options.job
         self.options, self.job, self.ranks, self.tell = options, job, ranks, tell
         self.paths = TrainPaths(options.out)
-        self.validation = ValidationSet.load(
-            options.data, job.model.vocab_size, options.tokenizer
-        )
+        self.validation = ValidationSet.load(options.data, job.model.vocab_size, options.tokenizer)
         self.loader = StepLoader(
             options.data,
             job.data.train_batch_tokens,
@@ -185,8 +184,8 @@ class _Run:
         different = [key for key in now if state["settings"].get(key) != now[key]]
         if different:
             raise ConfigError(
-                f"{self.paths.checkpoints} was written with other settings of {', '.join(different)}; "
-                "resume with those, or train into another --out"
+                f"{self.paths.checkpoints} was written with other settings of "
+                f"{', '.join(different)}; resume with those, or train into another --out"
             )
         groups: dict[str, dict[str, Tensor]] = {}
         for name, tensor in tensors.items():
@@ -288,9 +287,7 @@ class _Run:
             self._save()  # should scoring be interrupted, training is not repeated
         self.metrics.close()
         set_fake_quant(self.gpt, False)
-        exported = {
-            n: t.clone() for n, t in self.averages.named(self.job.averaging.export).items()
-        }
+        exported = {n: t.clone() for n, t in self.averages.named(self.job.averaging.export).items()}
         self._write_averages(exported)
         self.gpt.load_state_dict(exported)
         totals = self._validate()

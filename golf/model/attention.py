@@ -72,9 +72,10 @@ def _flash_attention_3(device: torch.device, dtype: torch.dtype) -> Callable[...
         return None
 
     def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        out = flash_attn_func(q, k, v, causal=True)
+        result = flash_attn_func(q, k, v, causal=True)
         # Releases differ: some return the log-sum-exp beside the output.
-        return out[0] if isinstance(out, tuple) else out
+        out: Tensor = result[0] if isinstance(result, tuple) else result
+        return out
 
     return attend
 

@@ -1,4 +1,4 @@
-"""A transformer block: attention and a squared-ReLU MLP on a residual stream that remembers its start.
+"""A transformer block: attention and a squared-ReLU MLP on a stream that remembers its start.
 
 Dimensions: B batch, T positions, S scored positions (the last S of T), D width.
 """
@@ -46,12 +46,13 @@ class Block(nn.Module):
         self.width = D
 
     def forward(self, x: Tensor, x0: Tensor, rope: Rope, ve: Tensor | None, S: int) -> Tensor:
-        """x, x0 [B, T, D] -> [B, S, D]: keys and values of all positions, the rest of the last S."""
+        """x, x0 [B, T, D] -> [B, S, D]: keys and values of all positions, the rest of S."""
         mix = self.resid_mix.to(x.dtype)
         x = mix[0] * x + mix[1] * x0
         attended = self.attn(self._norm(x), rope, ve, S)
         x = x[:, x.size(1) - S :] + self.attn_scale.to(x.dtype) * attended
-        return x + self.mlp_scale.to(x.dtype) * self.mlp(self._norm(x))
+        out: Tensor = x + self.mlp_scale.to(x.dtype) * self.mlp(self._norm(x))
+        return out
 
     def _norm(self, x: Tensor) -> Tensor:
         return F.rms_norm(x, (self.width,)) * self.norm_scale

@@ -1,6 +1,7 @@
 """What a token brings along: hashed bigrams, the smear gate and the shared value embedding.
 
-Dimensions: B batch, T positions, D width, M rows of the bigram table, K key/value heads, d head width.
+Dimensions: B batch, T positions, D width, M rows of the bigram table, K key/value heads, d head
+width.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ class BigramHash(nn.Module):
 
     def forward(self, ids: Tensor) -> Tensor:
         """ids [B, T] -> [B, T, D]."""
-        y = self.proj(self.embed(bigram_ids(ids, self.num_rows)))
+        y: Tensor = self.proj(self.embed(bigram_ids(ids, self.num_rows)))
         return y * self.scale.to(y.dtype)
 
 
@@ -68,5 +69,5 @@ class ValueEmbedding(nn.Module):
 
     def forward(self, ids: Tensor) -> Tensor:
         """ids [B, T] -> [B, T, K*d]."""
-        y = self.proj(self.embed(ids))
+        y: Tensor = self.proj(self.embed(ids))
         return y * self.scale.to(y.dtype)

@@ -1,7 +1,7 @@
 """All weights of a model in one buffer a dtype, all gradients in another.
 
-A step of training or adaptation touches 121 tensors; over flat buffers its all-reduce, clip, update,
-average and digest are one operation each instead of 121 (and on a GPU that is what they cost).
+A step of training or adaptation touches 121 tensors; over flat buffers its all-reduce, clip,
+update, average and digest are one operation each instead of 121 (on a GPU that is what they cost).
 The model's parameters become views of the buffers and stay ordinary parameters otherwise.
 """
 

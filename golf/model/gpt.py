@@ -7,8 +7,8 @@
 Parameter names are those of the challenge's checkpoints (pull request 414), so that published
 weights load as they are.
 
-Dimensions: B batch, T positions, S scored positions (the last S of T, or all), D width, V vocabulary,
-L layers.
+Dimensions: B batch, T positions, S scored positions (the last S of T, or all), D width,
+V vocabulary, L layers.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class GPT(nn.Module):
 
     def _blocks(self, ids: Tensor, rope: Rope, S: int) -> Tensor:
         T, L = ids.size(1), self.config.num_layers
-        x = self.tok_emb(ids)
+        x: Tensor = self.tok_emb(ids)
         x = x + self.bigram(ids).to(x.dtype)
         x = x0 = self.smear(F.rms_norm(x, (self.config.model_dim,)))
         value_embeddings = self._value_embeddings(ids)

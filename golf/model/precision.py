@@ -1,4 +1,4 @@
-"""The arithmetic of a run: float32, or bfloat16 under autocast with float32 matrices and vectors."""
+"""The arithmetic of a run: float32, or bfloat16 under autocast over float32 matrices."""
 
 from __future__ import annotations
 

@@ -44,8 +44,8 @@ class Averages:
             return self.flat.unflatten(self.ema)
         if self.num_snapshots == 0:
             raise ConfigError(
-                f"averaging.export={which!r}, but the learning rate never stayed low long enough for "
-                "an SWA snapshot; lower averaging.swa_every or export ema"
+                f"averaging.export={which!r}, but the learning rate never stayed low long enough "
+                "for an SWA snapshot; lower averaging.swa_every or export ema"
             )
         swa = [total / self.num_snapshots for total in self.swa_sum]
         if which == "ema+swa":
@@ -78,7 +78,7 @@ def check_export(job: Job) -> None:
         )
     if not possible:
         raise ConfigError(
-            f"averaging.export={config.export!r} needs an SWA snapshot, and this schedule takes none: "
-            "lower averaging.swa_every, raise averaging.swa_start_scale or schedule.warmdown_iters, "
-            "or export ema"
+            f"averaging.export={config.export!r} needs an SWA snapshot, and this schedule takes "
+            "none: lower averaging.swa_every, raise averaging.swa_start_scale or "
+            "schedule.warmdown_iters, or export ema"
         )

@@ -23,7 +23,7 @@ NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 
 
 def orthogonalise(G: Tensor) -> Tensor:
-    """Approximately U V^T of each matrix's singular value decomposition; G [n, rows, cols] -> bfloat16."""
+    """Roughly U V^T of each matrix U S V^T; G [n, rows, cols] -> bfloat16 of the same shape."""
     a, b, c = NEWTON_SCHULZ
     X = G.bfloat16()
     X = X / (X.norm(dim=(-2, -1), keepdim=True) + 1e-7)
@@ -34,7 +34,8 @@ def orthogonalise(G: Tensor) -> Tensor:
         A = _matmul(X, X.mT)
         B = b * A + _matmul(c * A, A)
         X = a * X + _matmul(B, X)
-    return X.mT if tall else X
+    out: Tensor = X.mT if tall else X
+    return out
 
 
 def _matmul(A: Tensor, B: Tensor) -> Tensor:
@@ -53,8 +54,8 @@ class Muon:
 
     def __init__(self, parameters: Iterable[nn.Parameter], weight_decay: float) -> None:
         self.weight_decay = weight_decay
-        self.momenta = {p: torch.zeros_like(p) for p in parameters}
-        self.by_shape: dict[torch.Size, list[nn.Parameter]] = defaultdict(list)
+        self.momenta: dict[Tensor, Tensor] = {p: torch.zeros_like(p) for p in parameters}
+        self.by_shape: dict[torch.Size, list[Tensor]] = defaultdict(list)
         for p in self.momenta:
             self.by_shape[p.shape].append(p)
 
@@ -62,8 +63,8 @@ class Muon:
     def step(self, lr: float, momentum: float) -> None:
         """One step from the gradients at hand."""
         for shape, parameters in self.by_shape.items():
-            gradients = [p.grad for p in parameters]
-            assert all(g is not None for g in gradients)
+            gradients = [p.grad for p in parameters if p.grad is not None]
+            assert len(gradients) == len(parameters)
             buffers = [self.momenta[p] for p in parameters]
             torch._foreach_mul_(buffers, momentum)
             torch._foreach_add_(buffers, gradients)

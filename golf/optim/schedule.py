@@ -1,7 +1,7 @@
 """Learning-rate scale and Muon momentum of each step, and whether weights are fake-quantized.
 
-The schedule is data with one `lookup`: full speed, then a linear fall to 0 ("warmdown"), whose end is
-known in steps or, under a wall-clock budget, predicted from the mean step time so far.
+The schedule is data with one `lookup`: full speed, then a linear fall to 0 ("warmdown"), whose end
+is known in steps or, under a wall-clock budget, predicted from the mean step time so far.
 """
 
 from __future__ import annotations

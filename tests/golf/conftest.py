@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from itertools import islice
-from pathlib import Path
 
 import pytest
 
@@ -31,7 +30,7 @@ def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> DataPaths:
 
 @pytest.fixture(scope="session")
 def tiny_job() -> Job:
-    """A model of two layers that trains six steps of `tiny_data` in a moment, QAT and SWA included."""
+    """Two layers, trained for six steps of `tiny_data` in a moment, QAT and SWA included."""
     return job_from_sections(
         {
             "job": {"name": "tiny"},
