@@ -337,8 +337,9 @@ class JobConfig:
 
     def __post_init__(self) -> None:
         _require(
-            bool(self.name) and all(c.isalnum() or c in "-_." for c in self.name),
-            f"job.name={self.name!r} must be letters, digits, '-', '_' and '.'",
+            self.name[:1].isalnum() and all(c.isalnum() or c in "-_." for c in self.name),
+            f"job.name={self.name!r} must be letters, digits, '-', '_' and '.', a letter or digit "
+            "first",
         )
 
 

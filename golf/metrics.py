@@ -57,6 +57,11 @@ class Metrics:
         self._flushed = time.perf_counter()
 
     def close(self) -> None:
+        """Write all pending lines and close the file."""
         self.flush()
+        self.release()
+
+    def release(self) -> None:
+        """Close the file as it is: what a run that fails still does."""
         if self._file:
             self._file.close()

@@ -16,7 +16,8 @@ import hashlib
 import json
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,8 @@ from golf.optim.groups import Optimizers
 from golf.optim.schedule import Schedule, StepPlan
 from golf.records import DataPaths, RunError, TrainPaths, read_json, write_json
 from golf.weights import check_weights, save_weights
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 
 class StoppedError(RunError):
@@ -90,9 +93,27 @@ def train(
         tell(f"already trained: {paths.result}")
         return result
     run = _Run(options, ranks, tell)
-    run.start()
-    run.steps()
-    return run.finish()
+    with _set_on_signal(run.stop_requested):
+        run.start()
+        try:
+            run.steps()
+            return run.finish()
+        finally:
+            run.metrics.release()
+
+
+@contextmanager
+def _set_on_signal(event: threading.Event) -> Iterator[None]:
+    """Let SIGTERM, SIGUSR1 and SIGUSR2 ask for a stop; only a process's main thread may."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, lambda *_: event.set()) for number in STOP_SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class _Run:
@@ -133,9 +154,6 @@ class _Run:
 
     def start(self) -> None:
         """Resume from the newest checkpoint or warm up; then the clock starts."""
-        for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
-            if threading.current_thread() is threading.main_thread():
-                signal.signal(number, lambda *_: self.stop_requested.set())
         checkpoint = self.checkpoints.load_newest() if self.options.resume else None
         elapsed_ms = 0.0
         self._warm_up()
