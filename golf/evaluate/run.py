@@ -200,8 +200,10 @@ class _Evaluation:
     def run(self) -> dict[str, Any]:
         """Run what is left and write the result."""
         self.started = time.perf_counter()
-        totals = self.chunked.run(self)
-        self.ledger.close()
+        try:
+            totals = self.chunked.run(self)
+        finally:
+            self.ledger.close()
         result = self._result(totals)
         if self.ranks.is_main:
             if self.options.save_nll:
