@@ -173,7 +173,7 @@ def _eval(arguments: argparse.Namespace) -> int:
             compiled=_compiled(arguments, ranks),
             attention=arguments.attention,
         )
-        weights = load_weights(arguments.checkpoint or arguments.artifact)
+        weights = load_weights(arguments.checkpoint or arguments.artifact, job.model)
         validation = ValidationSet.load(
             DataPaths(arguments.data), job.model.vocab_size, arguments.tokenizer
         )
