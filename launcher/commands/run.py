@@ -20,6 +20,7 @@ COMMAND_WORDS = (
     "resume",
     "collect",
     "report",
+    "compare",
     "list",
 )
 
