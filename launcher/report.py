@@ -117,7 +117,7 @@ def collect(experiment: Experiment, executor: Executor) -> Report:
         seeds=seeds,
         summaries=summaries,
         gates=judged,
-        outside_rule=outside_the_rule(sheet, job),
+        outside_rule=outside_the_rule(seeds, job),
         policy=policy,
         comparison=comparison,
         power=_power(scores, policy or Policy()),

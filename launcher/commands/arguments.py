@@ -93,6 +93,16 @@ def add_policy(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_baseline(parser: argparse.ArgumentParser) -> None:
+    """--baseline and the policy, which a launch registers."""
+    parser.add_argument(
+        "--baseline",
+        metavar="NAME",
+        help="published record (pr1493), experiment or submission.json that the result is to beat",
+    )
+    add_policy(parser)
+
+
 def policy_of(arguments: argparse.Namespace) -> Policy:
     """The policy that the user asked for, without its baseline."""
     from launcher.policy import Policy

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from golf.config import load_job
 from launcher.commands import arguments as shared
 from launcher.errors import LaunchError
+
+if TYPE_CHECKING:
+    from launcher.policy import Policy
 
 COMMAND_WORDS = (
     "plan",
@@ -27,6 +32,7 @@ COMMAND_WORDS = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     shared.add_job(parser)
+    shared.add_baseline(parser)
     shared.add_json(parser, "events as JSON lines instead of the dashboard")
     parser.add_argument("--dry-run", action="store_true", help="print the plan and start nothing")
     parser.add_argument("--detach", action="store_true", help="start the jobs and do not watch")
@@ -39,6 +45,7 @@ def main(arguments: argparse.Namespace) -> int:
     from launcher.checks import Verdict, check_plan, refused
     from launcher.commands.attach import submit_and_watch
     from launcher.experiment import Experiment, ExperimentPaths, Registration, new_name
+    from launcher.forecast import forecast
     from launcher.machine import this_machine
     from launcher.plan import make_plan
     from launcher.spec import find_job, parse_seeds
@@ -48,7 +55,8 @@ def main(arguments: argparse.Namespace) -> int:
     job = load_job(job_file, arguments.overrides)
     root = Path(arguments.runs).absolute() / new_name(job.job.name, time.time())
     plan = make_plan(job, seeds, ExperimentPaths(root), arguments.data)
-    checks = check_plan(plan, this_machine())
+    policy = _policy(arguments)
+    checks = (*check_plan(plan, this_machine()), *forecast(plan, policy))
     if arguments.json:
         print(json.dumps({"event": "plan", "time": time.time(), **plan_text.plain(plan, checks)}))
     else:
@@ -69,6 +77,17 @@ def main(arguments: argparse.Namespace) -> int:
             asked_job=arguments.job,
             overrides=tuple(arguments.overrides),
             data=str(plan.data),
+            policy=policy.plain(),
         ),
     )
     return submit_and_watch(experiment, json_lines=arguments.json, detach=arguments.detach)
+
+
+def _policy(arguments: argparse.Namespace) -> Policy:
+    """What will count as better, with the baseline's scores as they are now."""
+    policy = shared.policy_of(arguments)
+    if arguments.baseline is None:
+        return policy
+    from launcher.sources import find_scores
+
+    return dataclasses.replace(policy, baseline=find_scores(arguments.baseline, arguments.runs))

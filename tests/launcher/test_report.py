@@ -236,3 +236,30 @@ def test_json_markdown_and_terminal_show_the_same_numbers(experiment: Experiment
     for figures in (["1337", "1.9300", "1.1300"], ["mean", "1.9400", "1.1400"], ["900", "bytes"]):
         assert any(all(f in line for f in figures) for line in markdown.splitlines())
         assert any(all(f in line for f in figures) for line in terminal.splitlines())
+
+
+def test_a_ledger_that_scores_a_token_twice_or_leaves_one_out_fails_the_gate(
+    experiment: Experiment,
+) -> None:
+    finish(experiment, 1337)
+    finish(experiment, 42, ranges=((0, 150), (140, 300)))
+    finish(experiment, 7, ranges=((0, 150), (150, 299)))
+    report = report_of(experiment)
+    assert [s.coverage for s in report.seeds] == ["exactly once", "violated", "violated"]
+    assert gate(report, "tokens scored") is False
+    found = next(g for g in report.gates if g.name.startswith("tokens scored"))
+    assert (found.seed, found.evidence) == (42, "seeds/42/eval/ttt/ledger.jsonl")
+
+
+def test_every_measured_rule_names_a_file_of_evidence_that_exists(experiment: Experiment) -> None:
+    for seed in SEEDS:
+        finish(experiment, seed)
+    for found in report_of(experiment).gates:
+        if found.passed is not None:
+            assert list(experiment.paths.root.glob(found.evidence)), found
+
+
+def test_runs_off_one_node_of_eight_gpus_are_labelled(experiment: Experiment) -> None:
+    for seed in SEEDS:
+        finish(experiment, seed)
+    assert report_of(experiment).outside_rule == ("no GPU, and the rule is one node of 8 H100s",)
