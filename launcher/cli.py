@@ -26,8 +26,9 @@ COMMANDS = {
     "logs": "print what its stages printed; -f follows",
     "cancel": "stop jobs, with a checkpoint",
     "resume": "run what is missing",
-    "collect": "write report.json and report.md",
+    "collect": "write report.json, report.md and report.html",
     "report": "show the results",
+    "compare": "is one better than another, by how much, and how sure are we",
     "list": "list the experiments",
 }
 HELP = """\
@@ -44,11 +45,12 @@ EXPERIMENT is a name, a part of one, or a folder; the newest by default.
   golf-launch smoke --seeds 1337,42,7
   golf-launch record --seeds 1337 42 7 --data DATA --set ttt.lr=0.001
   golf-launch attach
+  golf-launch compare pr1514 pr1493
 
 Ctrl-C while watching detaches and leaves the jobs running.
 `golf-launch COMMAND --help` tells a command's options.
-Exit codes: 0 all done and valid, 1 a run failed, 2 wrong usage or an invalid job, 3 a budget or
-legality gate failed, 4 seeds are missing, 130 detached.
+Exit codes: 0 all done and valid, 1 a run failed, 2 wrong usage or an invalid job, 3 a budget,
+legality or significance gate failed, 4 seeds are missing, 130 detached.
 """
 USAGE_ERROR = 2
 

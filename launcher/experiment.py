@@ -8,7 +8,7 @@ runs/<name>-<id>/
   seeds/<seed>/train/  seeds/<seed>/eval/
   jobs/                the scheduler's side: scripts and output of the jobs
   submissions.jsonl    one line a submitted job
-  report.json, report.md
+  report.json, report.md, report.html
 """
 
 from __future__ import annotations
@@ -88,6 +88,10 @@ class ExperimentPaths:
     def report_md(self) -> Path:
         return self.root / "report.md"
 
+    @property
+    def report_html(self) -> Path:
+        return self.root / "report.html"
+
     def stage(self, key: str) -> StagePaths:
         """Folder of a stage by its key: `prepare`, `1337/train`."""
         return StagePaths(self.root / (f"seeds/{key}" if "/" in key else key))
@@ -132,6 +136,8 @@ class Registration:
     executor: str = "local"
     profile: dict[str, Any] = field(default_factory=dict)
     """The site's profile, so that whoever attaches asks the same site."""
+    policy: dict[str, Any] | None = None
+    """What will count as better, and the baseline's scores; `launcher.policy` reads it."""
 
 
 class Experiment:
@@ -173,6 +179,7 @@ class Experiment:
                 "data": wanted.data,
                 "executor": wanted.executor,
                 "profile": wanted.profile,
+                "policy": wanted.policy,
                 "seeds": list(wanted.seeds),
                 "stages": [stage.registration() for stage in wanted.stages],
             },

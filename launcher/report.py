@@ -1,93 +1,65 @@
-"""The last word on an experiment: one object, from which terminal, Markdown and JSON are made.
+"""The last word on an experiment: one object, of which all four forms of the report are made.
 
 1. Every registered seed is reported from the files its stages left, failed ones too, with the
    reason and the log.
 2. Figures are summarized over the seeds that are done.
-3. Budgets and the ledger are judged on the worst seed, not on the mean.
+3. The rules are judged on the worst seed, not on the mean.
+4. The scores are held against the baseline that was registered before the first submission.
 
-`report.json` is this object as plain values; `schema` grows when a field changes its meaning or
-goes, not when one is added.
+`report.json` is this object as plain values. `schema` grows when a field changes its meaning or
+goes, not when one is added. Its fields:
+
+- `schema`, `name`, `job`, `created_at`, `collected_at` (seconds since the epoch), `git`;
+- `seeds`: one object a registered seed, see `launcher.seed_report.SeedReport`;
+- `summaries`: `count, mean, std, half_width` by evaluation (`post_ema`, `round_trip`, `sliding`,
+  `ttt`) and unit (`val_loss`, `val_bpb`), or null;
+- `gates`: one object a rule, see `launcher.compliance.Gate`; `passed` is null where nothing was
+  measured or nothing is limited;
+- `outside_rule`: why the challenge's 600 s do not apply to these runs;
+- `policy`: test, margin, alpha, unit and baseline as registered; null where there is none;
+- `comparison`: see `launcher.comparison.Comparison`; null without a baseline or a finished seed;
+- `power`: what so many seeds can show, see `Power`;
+- `curves`: one object a seed, see `launcher.curves.Curves`; points are [x, y];
+- `verdict`: one line; `exit_code`: as the commands give it.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from golf.config import BudgetConfig
-from golf.records import read_json, replace_file, write_json
+from golf.records import replace_file, write_json
+from launcher.comparison import Comparison, judge, published_std
+from launcher.compliance import Gate, Sheet, gates, outside_the_rule
+from launcher.curves import Curves, read_curves
 from launcher.executors.base import Executor
 from launcher.experiment import Experiment, ExperimentPaths
+from launcher.policy import Policy
+from launcher.power import Design, least_difference
+from launcher.scores import Scores
+from launcher.seed_report import COLUMNS, FINAL, VIOLATED_EXIT, SeedReport, read_seed
 from launcher.significance import Summary, summarize
-from launcher.states import StageStatus, State, run_state
+from launcher.states import StageStatus, State
 from launcher.submit import read_statuses
-from launcher.tails import tail_lines
+from launcher.units import ValidationSet
 
 SCHEMA = "golf-launch/report/1"
-COLUMNS = {
-    "post_ema": "post-EMA",
-    "round_trip": "round trip",
-    "sliding": "sliding",
-    "ttt": "TTT",
-}
-"""The evaluations of a seed in the order of the pipeline, and what people call them."""
-GATE_EXIT = 3
-"""Exit code of a command that finished and found a budget or the ledger violated."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Score:
-    """One evaluation over the whole validation set."""
+class Power:
+    """What as many seeds again could tell from these, and by how little."""
 
-    val_loss: float
-    """Nats a token."""
-    val_bpb: float
-    """Bits a byte."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class SeedReport:
-    """One registered seed; what it has not reached is None."""
-
-    seed: int
-    state: State
-    reason: str
-    log: str
-    exit_code: int | None
-    scores: dict[str, Score | None]
-    steps: int | None
-    train_seconds: float | None
-    """Training steps, as the wall-clock budget counts them."""
-    last_step_began_s: float | None
-    """On the same clock; as in the challenge, the step that uses up the time is finished."""
-    eval_seconds: float | None
-    """The TTT evaluation."""
-    model_bytes: int | None
-    code_bytes: int | None
-    total_bytes: int | None
-    ledger: Literal["verified", "violated", "not verified"]
-    schedule: str | None
-    attention: str | None
-    device: str | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Gate:
-    """A limit held against the worst seed."""
-
-    name: str
-    figure: float | None
-    limit: float | None
-    unit: str
-    passed: bool | None
-    """None where nothing was measured."""
-    seed: int | None
-    """The seed of the figure."""
+    count: int
+    std_bpb: float
+    """Spread that it is reckoned with."""
+    observed: bool
+    """Whether that is these seeds' own spread; else it is the published records' median."""
+    alpha: float
+    least_difference_bpb: float | None
+    """Found four times out of five, without a margin."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,6 +76,11 @@ class Report:
     summaries: dict[str, dict[str, Summary | None]]
     """By column, then by `val_loss` and `val_bpb`, over the seeds that are done."""
     gates: tuple[Gate, ...]
+    outside_rule: tuple[str, ...]
+    policy: Policy | None
+    comparison: Comparison | None
+    power: Power | None
+    curves: tuple[Curves, ...]
     verdict: str
     exit_code: int
 
@@ -111,16 +88,25 @@ class Report:
         """As nested plain values, for `report.json`."""
         return dataclasses.asdict(self)
 
+    def final_scores(self, source: str) -> Scores:
+        """The scores of the seeds that are done, for comparisons."""
+        return _final_scores(self.name, self.seeds, source)
+
 
 def collect(experiment: Experiment, executor: Executor) -> Report:
     """Read an experiment's results as they stand now."""
     now = time.time()
     statuses = read_statuses(experiment, executor, now)
-    seeds = tuple(_seed(experiment, seed, statuses) for seed in experiment.seeds)
+    seeds = tuple(read_seed(experiment, seed, statuses) for seed in experiment.seeds)
     done = tuple(seed for seed in seeds if seed.state is State.DONE)
     summaries = {column: _summaries(done, column) for column in COLUMNS}
-    gates = _gates(seeds, experiment.job().budget)
-    exit_code = _exit_code(seeds, gates, statuses)
+    job, sheet = experiment.job(), Sheet(seeds=seeds, paths=experiment.paths)
+    judged = gates(sheet, job.budget)
+    policy = _policy(experiment)
+    scores = _final_scores(experiment.name, seeds, str(experiment.paths.root))
+    comparison = None
+    if policy is not None and policy.baseline is not None and scores.seeds:
+        (comparison,) = judge([(scores, policy.baseline)], policy)
     return Report(
         schema=SCHEMA,
         name=experiment.name,
@@ -130,74 +116,47 @@ def collect(experiment: Experiment, executor: Executor) -> Report:
         git=experiment.registry["git"],
         seeds=seeds,
         summaries=summaries,
-        gates=gates,
-        verdict=_verdict(seeds, summaries, gates),
-        exit_code=exit_code,
+        gates=judged,
+        outside_rule=outside_the_rule(seeds, job),
+        policy=policy,
+        comparison=comparison,
+        power=_power(scores, policy or Policy()),
+        curves=tuple(read_curves(experiment.paths, seed.seed) for seed in seeds),
+        verdict=_verdict(seeds, summaries, judged, comparison),
+        exit_code=_exit_code(seeds, judged, statuses, comparison),
     )
 
 
 def write(report: Report, paths: ExperimentPaths) -> None:
-    """Put `report.json` and `report.md` into the experiment's folder."""
+    """Put `report.json`, `report.md` and `report.html` into the experiment's folder."""
+    from launcher.report_html import page
     from launcher.report_tables import markdown
 
     write_json(paths.report_json, report.plain())
-    with replace_file(paths.report_md) as temporary:
-        temporary.write_text(markdown(report))
+    for path, text in ((paths.report_md, markdown(report)), (paths.report_html, page(report))):
+        with replace_file(path) as temporary:
+            temporary.write_text(text)
 
 
-def _seed(experiment: Experiment, seed: int, statuses: dict[str, StageStatus]) -> SeedReport:
-    paths = experiment.paths
-    stages = experiment.stages_of(seed)
-    current = next((s for s in stages if statuses[s.key].state is not State.DONE), stages[-1])
-    train = _result(paths.train(seed).result)
-    ttt = _result(paths.evaluation(seed, "ttt").result)
-    sizes = _result(paths.artifact_sizes(seed))
-    return SeedReport(
-        seed=seed,
-        state=run_state(statuses[stage.key].state for stage in stages),
-        reason=statuses[current.key].reason,
-        log=str(paths.stage(current.key).log),
-        exit_code=statuses[current.key].exit_code,
-        scores={
-            "post_ema": _score(train),
-            "round_trip": _score(_result(paths.round_trip(seed).result)),
-            "sliding": _score(_result(paths.evaluation(seed, "sliding").result)),
-            "ttt": _score(ttt),
-        },
-        steps=train.get("steps"),
-        train_seconds=train.get("train_seconds"),
-        last_step_began_s=_last_step_began_s(paths.train(seed).metrics) if train else None,
-        eval_seconds=ttt.get("seconds"),
-        model_bytes=sizes.get("model_bytes"),
-        code_bytes=sizes.get("code_bytes"),
-        total_bytes=sizes.get("total_bytes"),
-        ledger=_ledger(statuses[stages[-1].key]),
-        schedule=ttt.get("schedule"),
-        attention=ttt.get("attention") or train.get("attention"),
-        device=train.get("device"),
+def _policy(experiment: Experiment) -> Policy | None:
+    """As registered; experiments of older versions have none."""
+    plain = experiment.registry.get("policy")
+    return None if plain is None else Policy.read_back(plain)
+
+
+def _final_scores(name: str, seeds: tuple[SeedReport, ...], source: str) -> Scores:
+    done = {s.seed: s for s in seeds if s.state is State.DONE}
+    scores = {seed: score for seed, s in done.items() if (score := s.final_score()) is not None}
+    sets = {done[seed].validation for seed in scores}
+    notes = () if len(sets) < 2 else ("the seeds were evaluated on different sets",)
+    return Scores(
+        name=name,
+        kind="experiment",
+        source=source,
+        seeds=scores,
+        validation=next(iter(sets)) if len(sets) == 1 else ValidationSet(),
+        notes=notes,
     )
-
-
-def _result(path: Path) -> dict[str, Any]:
-    return read_json(path) or {}
-
-
-def _last_step_began_s(metrics: Path) -> float:
-    lines = tail_lines(metrics, 2)
-    return float(json.loads(lines[0])["elapsed_ms"]) / 1000 if len(lines) == 2 else 0.0
-
-
-def _score(result: dict[str, Any]) -> Score | None:
-    if result.get("val_loss") is None or result.get("val_bpb") is None:
-        return None
-    return Score(val_loss=result["val_loss"], val_bpb=result["val_bpb"])
-
-
-def _ledger(status: StageStatus) -> Literal["verified", "violated", "not verified"]:
-    codes = [record.exit_code for record in status.commands if record.name == "verify"]
-    if not codes:
-        return "not verified"
-    return {0: "verified", GATE_EXIT: "violated"}.get(codes[-1], "not verified")  # type: ignore[return-value]
 
 
 def _summaries(seeds: tuple[SeedReport, ...], column: str) -> dict[str, Summary | None]:
@@ -208,79 +167,61 @@ def _summaries(seeds: tuple[SeedReport, ...], column: str) -> dict[str, Summary 
     }
 
 
-def _gates(seeds: tuple[SeedReport, ...], budget: BudgetConfig) -> tuple[Gate, ...]:
-    return (
-        _gate(seeds, "artifact", lambda seed: seed.total_bytes, budget.artifact_bytes, "bytes"),
-        _gate(
-            seeds,
-            "training, last step begun",
-            lambda seed: seed.last_step_began_s,
-            budget.train_seconds,
-            "s",
-        ),
-        _gate(seeds, "TTT evaluation", lambda seed: seed.eval_seconds, budget.eval_seconds, "s"),
-        _ledger_gate(seeds),
+def _power(scores: Scores, policy: Policy) -> Power | None:
+    own = scores.summary("bpb")
+    observed = own is not None and bool(own.std)
+    std = own.std if own is not None and own.std else published_std("bpb", None)
+    if own is None or std is None:
+        return None
+    design = Design(
+        std=std, baseline_std=std, baseline_count=own.count, alpha=policy.alpha, margin=0.0
     )
-
-
-def _gate(
-    seeds: tuple[SeedReport, ...],
-    name: str,
-    measure: Callable[[SeedReport], float | None],
-    limit: float,
-    unit: str,
-) -> Gate:
-    figures = [(figure, seed.seed) for seed in seeds if (figure := measure(seed)) is not None]
-    if not figures:
-        return Gate(name=name, figure=None, limit=limit, unit=unit, passed=None, seed=None)
-    figure, seed = max(figures)
-    return Gate(name=name, figure=figure, limit=limit, unit=unit, passed=figure <= limit, seed=seed)
-
-
-def _ledger_gate(seeds: tuple[SeedReport, ...]) -> Gate:
-    evaluated = [seed for seed in seeds if seed.scores["ttt"] is not None]
-    violated = [seed.seed for seed in evaluated if seed.ledger == "violated"]
-    verified = sum(seed.ledger == "verified" for seed in evaluated)
-    passed = None if not evaluated else verified == len(evaluated)
-    return Gate(
-        name="ledgers verified",
-        figure=float(verified),
-        limit=float(len(evaluated)),
-        unit="seeds",
-        passed=passed,
-        seed=violated[0] if violated else None,
+    return Power(
+        count=own.count,
+        std_bpb=std,
+        observed=observed,
+        alpha=policy.alpha,
+        least_difference_bpb=least_difference(design, own.count),
     )
 
 
 def _exit_code(
-    seeds: tuple[SeedReport, ...], gates: tuple[Gate, ...], statuses: dict[str, StageStatus]
+    seeds: tuple[SeedReport, ...],
+    judged: tuple[Gate, ...],
+    statuses: dict[str, StageStatus],
+    comparison: Comparison | None,
 ) -> int:
     """0 done and valid, 1 a run failed, 3 a gate failed, 4 seeds are missing."""
     failures = (State.FAILED, State.LOST)
     unprepared = "prepare" in statuses and statuses["prepare"].state in failures
     failed = [seed for seed in seeds if seed.state in failures]
-    if unprepared or any(seed.exit_code != GATE_EXIT for seed in failed):
+    if unprepared or any(seed.exit_code != VIOLATED_EXIT for seed in failed):
         return 1
     if any(seed.state is not State.DONE and seed not in failed for seed in seeds):
         return 4
-    return GATE_EXIT if failed or any(gate.passed is False for gate in gates) else 0
+    unshown = comparison is not None and comparison.passed is not True
+    broken = any(gate.passed is False for gate in judged)
+    return VIOLATED_EXIT if failed or broken or unshown else 0
 
 
 def _verdict(
     seeds: tuple[SeedReport, ...],
     summaries: dict[str, dict[str, Summary | None]],
-    gates: tuple[Gate, ...],
+    judged: tuple[Gate, ...],
+    comparison: Comparison | None,
 ) -> str:
     done = [seed for seed in seeds if seed.state is State.DONE]
     parts = [f"{len(done)} of {len(seeds)} {'seed' if len(seeds) == 1 else 'seeds'} done"]
     others = [f"{seed.seed} {seed.state}" for seed in seeds if seed.state is not State.DONE]
     if others:
         parts.append(", ".join(others[:6]) + (" …" if len(others) > 6 else ""))
-    bpb = summaries["ttt"]["val_bpb"]
+    bpb = summaries[FINAL]["val_bpb"]
     if bpb is not None:
         spread = f" ± {bpb.half_width:.4f} (95%)" if bpb.half_width is not None else ""
         parts.append(f"TTT {bpb.mean:.4f}{spread} BPB")
-    broken = [gate.name for gate in gates if gate.passed is False]
+    if comparison is not None:
+        parts.append(comparison.verdict)
+    broken = [gate.name for gate in judged if gate.passed is False]
     if broken:
         parts.append(f"fails: {', '.join(broken)}")
     elif done:

@@ -4,35 +4,57 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from launcher import figures, hints
-from launcher.report import COLUMNS, Gate, Report, SeedReport
+from launcher import comparison_text, figures, hints, text_table
+from launcher.compliance import Gate
+from launcher.report import Power, Report
+from launcher.seed_report import COLUMNS, SeedReport
 from launcher.states import State
+from launcher.text_table import TextTable
 
 GROUPED_ROWS = ("mean", "std", "95% ±")
-
-
-@dataclass(frozen=True, kw_only=True)
-class TextTable:
-    """A table before it is drawn; the first column names the row, the others are figures."""
-
-    title: str
-    header: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
+SCORES_NOTE = (
+    "Loss is in nats a token, BPB in bits a byte. Mean, sample standard deviation and Student-t "
+    "interval are over the seeds that are done."
+)
 
 
 def tables(report: Report) -> tuple[TextTable, ...]:
-    """Scores, runs and limits."""
-    return _scores(report), _runs(report), _limits(report)
+    """Scores, runs and rules."""
+    return scores(report), runs(report), rules(report)
 
 
-def _scores(report: Report) -> TextTable:
+def significance(report: Report) -> tuple[tuple[str, str], ...]:
+    """What the scores say against the registered baseline, and what so many seeds can say."""
+    found: list[tuple[str, str]] = []
+    if report.comparison is not None and report.policy is not None:
+        found += comparison_text.facts(report.comparison, report.policy)
+    elif report.policy is not None and report.policy.baseline is not None:
+        found += [("policy", str(report.policy)), ("baseline", report.policy.baseline.name)]
+    else:
+        found.append(("baseline", "none was registered; name one at launch with --baseline pr1493"))
+    if report.power is not None:
+        found.append(("power", power_text(report.power)))
+    return tuple(found)
+
+
+def power_text(power: Power) -> str:
+    whose = "their own" if power.observed else "the published"
+    spread = f"{whose} spread of {power.std_bpb:.5f} BPB"
+    if power.least_difference_bpb is None:
+        return f"one seed shows no difference of any size; {spread}"
+    return (
+        f"{power.count} seeds against as many find a true difference of "
+        f"{power.least_difference_bpb:.5f} BPB 4 times of 5 at alpha {power.alpha:g}, by {spread}"
+    )
+
+
+def scores(report: Report) -> TextTable:
     header = ["seed"]
     for name in COLUMNS.values():
         header += [f"{name} loss", f"{name} BPB"]
@@ -54,7 +76,7 @@ def _score_cells(seed: SeedReport) -> Iterator[str]:
         yield figures.number(score.val_bpb if score else None)
 
 
-def _runs(report: Report) -> TextTable:
+def runs(report: Report) -> TextTable:
     header = (
         "seed",
         "state",
@@ -83,19 +105,28 @@ def _runs(report: Report) -> TextTable:
     return TextTable(title="Runs", header=header, rows=rows)
 
 
-def _limits(report: Report) -> TextTable:
+def rules(report: Report) -> TextTable:
+    """Each rule with its worst figure and the file that proves it."""
     rows = tuple(
         (
             gate.name,
             _amount(gate, gate.figure),
             _amount(gate, gate.limit),
             figures.NONE if gate.seed is None else str(gate.seed),
-            {True: "pass", False: "FAIL", None: "not measured"}[gate.passed],
+            _gate_verdict(gate),
+            gate.evidence or figures.NONE,
+            gate.note or figures.NONE,
         )
         for gate in report.gates
     )
-    header = ("limit", "worst", "allowed", "seed", "verdict")
-    return TextTable(title="Limits, on the worst seed", header=header, rows=rows)
+    header = ("rule", "worst", "limit", "seed", "verdict", "evidence", "note")
+    return TextTable(title="Rules, on the worst seed", header=header, rows=rows)
+
+
+def _gate_verdict(gate: Gate) -> str:
+    if gate.passed is None:
+        return "not limited" if gate.limit is None else "not measured"
+    return "pass" if gate.passed else "FAIL"
 
 
 def _count(value: int | None) -> str:
@@ -115,8 +146,16 @@ def draw(report: Report) -> RenderableType:
     style = "bold green" if report.exit_code == 0 else "bold red"
     mark = "✔" if report.exit_code == 0 else "✘"
     parts: list[RenderableType] = [Text(f"{mark} {report.verdict}", style=style)]
-    for table in tables(report):
-        parts += [Text(), _draw_scores(table) if table.title == "Scores" else _draw(table)]
+    parts += [Text(), _draw_scores(scores(report)), Text(), _draw_significance(report)]
+    parts += [Text(), text_table.draw(runs(report)), Text(), _draw_rules(rules(report))]
+    parts += [
+        Text(f"outside the 600 s rule: {why}", style="magenta") for why in report.outside_rule
+    ]
+    parts += [
+        Text(f"{gate.name}: {gate.note} {gate.evidence}", style="red", overflow="fold")
+        for gate in report.gates
+        if gate.passed is False
+    ]
     for seed in report.seeds:
         if seed.state is not State.DONE:
             reason = f": {seed.reason}" if seed.reason else ""
@@ -125,18 +164,25 @@ def draw(report: Report) -> RenderableType:
     return Group(*parts)
 
 
-def _draw(table: TextTable) -> Table:
-    drawn = _frame(table.title)
-    for index, name in enumerate(table.header):
-        drawn.add_column(name, justify="left" if index == 0 else "right", no_wrap=True)
-    for row in table.rows:
-        drawn.add_row(*(Text(cell, style=_style(cell)) for cell in row))
+def _draw_significance(report: Report) -> Table:
+    drawn = text_table.frame("Significance")
+    drawn.show_header = False
+    drawn.add_column(no_wrap=True, style="dim")
+    drawn.add_column(overflow="fold")
+    for name, text in significance(report):
+        drawn.add_row(name, text)
     return drawn
+
+
+def _draw_rules(table: TextTable) -> Table:
+    """Without the evidence, which takes more than 80 characters; the other forms have it."""
+    rows = tuple(row[:5] for row in table.rows)
+    return text_table.draw(TextTable(title=table.title, header=table.header[:5], rows=rows))
 
 
 def _draw_scores(table: TextTable) -> Table:
     """Two figures a column, so that four evaluations fit into 80 characters."""
-    drawn = _frame("Scores, in nats a token and bits a byte")
+    drawn = text_table.frame("Scores, in nats a token and bits a byte")
     drawn.add_column("seed", no_wrap=True)
     for name in COLUMNS.values():
         drawn.add_column(f"{name}\n  loss     BPB", justify="right", no_wrap=True)
@@ -148,24 +194,6 @@ def _draw_scores(table: TextTable) -> Table:
     return drawn
 
 
-def _frame(title: str) -> Table:
-    return Table(
-        title=title,
-        title_justify="left",
-        title_style="bold",
-        header_style="dim",
-        box=None,
-        padding=(0, 2, 0, 0),
-        pad_edge=False,
-    )
-
-
-def _style(cell: str) -> str:
-    if cell in ("FAIL", "violated", *(str(s) for s in (State.FAILED, State.LOST))):
-        return "bold red"
-    return "green" if cell in ("pass", "verified", str(State.DONE)) else ""
-
-
 def markdown(report: Report) -> str:
     """The report as Markdown."""
     made = time.strftime("%Y-%m-%d %H:%M", time.localtime(report.created_at))
@@ -174,12 +202,11 @@ def markdown(report: Report) -> str:
         changed = ", with uncommitted changes" if report.git["changed"] else ""
         lines[-1] += f" Code: commit {report.git['commit'][:12]}{changed}, copied to `code/`."
     for table in tables(report):
-        lines += ["", f"## {table.title}", "", *_markdown_rows(table)]
-    lines += [
-        "",
-        "Loss is in nats a token, BPB in bits a byte. Mean, sample standard deviation and",
-    ]
-    lines += ["Student-t interval are over the seeds that are done."]
+        lines += ["", f"## {table.title}", "", *text_table.markdown_rows(table)]
+        if table.title == "Scores":
+            lines += ["", SCORES_NOTE, "", "## Significance", ""]
+            lines += [f"- {name}: {text}" for name, text in significance(report)]
+    lines += ["", *(f"Outside the 600 s rule: {why}." for why in report.outside_rule)]
     bad = [seed for seed in report.seeds if seed.state is not State.DONE]
     if bad:
         lines += ["", "## Seeds that are not done", ""]
@@ -187,10 +214,3 @@ def markdown(report: Report) -> str:
             f"- {s.seed}: {s.state}: {s.reason or 'no reason given'} (`{s.log}`)" for s in bad
         ]
     return "\n".join(lines) + "\n"
-
-
-def _markdown_rows(table: TextTable) -> Iterator[str]:
-    yield f"| {' | '.join(table.header)} |"
-    yield f"|---|{'---:|' * (len(table.header) - 1)}"
-    for row in table.rows:
-        yield f"| {' | '.join(row)} |"

@@ -13,15 +13,21 @@ from launcher.errors import LaunchError
 
 MAX_SEED = 2**32 - 1
 """Every random generator in use takes a seed of 32 bits."""
+NO_JOBS = ("baselines",)
+"""Other files of `jobs/`: published results to compare with."""
+
+
+def jobs_folder() -> Path:
+    """`jobs/` of the installed package or, in a source tree, of the project."""
+    here = Path(__file__).resolve().parent
+    installed = here / "jobs"
+    return installed if installed.is_dir() else here.parent / "jobs"
 
 
 def shipped_jobs() -> dict[str, Path]:
-    """The job files of the installed package or, in a source tree, of `jobs/`."""
-    here = Path(__file__).resolve().parent
-    for folder in (here / "jobs", here.parent / "jobs"):
-        if folder.is_dir():
-            return {path.stem: path for path in sorted(folder.glob("*.toml"))}
-    return {}
+    """The shipped job files by name."""
+    files = sorted(jobs_folder().glob("*.toml"))
+    return {path.stem: path for path in files if path.stem not in NO_JOBS}
 
 
 def find_job(name: str, commands: Sequence[str] = ()) -> Path:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from launcher.experiment import Experiment, find_experiment
+
+if TYPE_CHECKING:
+    from launcher.policy import Policy
 
 
 def add_experiment(parser: argparse.ArgumentParser) -> None:
@@ -84,3 +88,49 @@ def add_seed_filter(parser: argparse.ArgumentParser, what: str) -> None:
 def experiment_of(arguments: argparse.Namespace) -> Experiment:
     """The experiment that the user named."""
     return find_experiment(runs_of(arguments), arguments.experiment)
+
+
+def add_policy(parser: argparse.ArgumentParser) -> None:
+    """--test, --margin, --alpha and --unit: what counts as better."""
+    parser.add_argument(
+        "--test",
+        default="welch",
+        metavar="TEST",
+        help="welch (default), paired (by common seeds), one-sample (against a published mean) or "
+        "permutation (exact)",
+    )
+    parser.add_argument(
+        "--margin",
+        default="0.005nats",
+        metavar="AMOUNT",
+        help="by how much it must be better, with its unit: 0.005nats (a token, default), 0.002bpb",
+    )
+    parser.add_argument(
+        "--alpha", type=float, default=0.01, metavar="P", help="level of the test (default: 0.01)"
+    )
+    parser.add_argument(
+        "--unit", default="bpb", metavar="UNIT", help="in which to test: bpb (default) or nats"
+    )
+
+
+def add_baseline(parser: argparse.ArgumentParser) -> None:
+    """--baseline and the policy, which a launch registers."""
+    parser.add_argument(
+        "--baseline",
+        metavar="NAME",
+        help="published record (pr1493), experiment or submission.json that the result is to beat",
+    )
+    add_policy(parser)
+
+
+def policy_of(arguments: argparse.Namespace) -> Policy:
+    """The policy that the user asked for, without its baseline."""
+    from launcher.policy import Policy
+    from launcher.units import parse_margin
+
+    return Policy(
+        test=arguments.test,
+        margin=parse_margin(arguments.margin),
+        alpha=arguments.alpha,
+        unit=arguments.unit,
+    )

@@ -15,6 +15,7 @@ from launcher.errors import LaunchError
 if TYPE_CHECKING:
     from launcher.experiment import Experiment
     from launcher.plan import Plan
+    from launcher.policy import Policy
     from launcher.profile import Profile
 
 COMMAND_WORDS = (
@@ -26,12 +27,14 @@ COMMAND_WORDS = (
     "resume",
     "collect",
     "report",
+    "compare",
     "list",
 )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     shared.add_job(parser)
+    shared.add_baseline(parser)
     shared.add_json(parser, "events as JSON lines instead of the dashboard")
     parser.add_argument("--dry-run", action="store_true", help="print the plan and start nothing")
     parser.add_argument("--detach", action="store_true", help="start the jobs and do not watch")
@@ -43,11 +46,13 @@ def main(arguments: argparse.Namespace) -> int:
     from launcher import plan_text
     from launcher.checks import Verdict, refused
     from launcher.commands.attach import submit_and_watch
+    from launcher.forecast import forecast
     from launcher.site import site_of
 
     plan, profile = _plan(arguments)
+    policy = _policy(arguments)
     site = site_of(profile)
-    checks = site.checks(plan)
+    checks = (*site.checks(plan), *forecast(plan, policy))
     if arguments.json:
         print(json.dumps({"event": "plan", "time": time.time(), **plan_text.plain(plan, checks)}))
     else:
@@ -60,7 +65,7 @@ def main(arguments: argparse.Namespace) -> int:
         raise LaunchError(f"nothing was started; see above: {', '.join(failed)}")
     if arguments.dry_run:
         return 0
-    experiment = _register(arguments, plan, profile)
+    experiment = _register(arguments, plan, profile, policy)
     return submit_and_watch(experiment, json_lines=arguments.json, detach=arguments.detach)
 
 
@@ -80,7 +85,9 @@ def _plan(arguments: argparse.Namespace) -> tuple[Plan, Profile]:
     return make_plan(job, seeds, ExperimentPaths(root), arguments.data), profile
 
 
-def _register(arguments: argparse.Namespace, plan: Plan, profile: Profile) -> Experiment:
+def _register(
+    arguments: argparse.Namespace, plan: Plan, profile: Profile, policy: Policy
+) -> Experiment:
     from launcher.experiment import Experiment, Registration
 
     return Experiment.register(
@@ -94,5 +101,18 @@ def _register(arguments: argparse.Namespace, plan: Plan, profile: Profile) -> Ex
             data=str(plan.data),
             executor=profile.site.executor,
             profile=profile.plain(),
+            policy=policy.plain(),
         ),
+    )
+
+
+def _policy(arguments: argparse.Namespace) -> Policy:
+    """What will count as better, with the baseline's scores as they are now."""
+    policy = shared.policy_of(arguments)
+    if arguments.baseline is None:
+        return policy
+    from launcher.sources import find_scores
+
+    return dataclasses.replace(
+        policy, baseline=find_scores(arguments.baseline, shared.runs_of(arguments))
     )

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from golf.config import BudgetConfig, EvaluateConfig, Job, JobConfig, ResourcesConfig, TTTConfig
 from launcher.executors.local import LocalExecutor
@@ -75,7 +76,11 @@ class Lab:
     experiments: list[Experiment] = field(default_factory=list)
 
     def register(
-        self, stages: Sequence[Stage], name: str = "test-1", job: Job | None = None
+        self,
+        stages: Sequence[Stage],
+        name: str = "test-1",
+        job: Job | None = None,
+        policy: dict[str, Any] | None = None,
     ) -> Experiment:
         seeds = tuple(dict.fromkeys(s.seed for s in stages if s.seed is not None))
         job = job or Job(
@@ -88,7 +93,7 @@ class Lab:
         experiment = Experiment.register(
             ExperimentPaths(self.runs / name),
             job,
-            Registration(seeds=seeds, stages=tuple(stages), asked_job="test"),
+            Registration(seeds=seeds, stages=tuple(stages), asked_job="test", policy=policy),
         )
         self.experiments.append(experiment)
         return experiment

@@ -1,0 +1,80 @@
+"""golf-launch compare A B [C ...]: is A better than B, and than C, by more than a margin?"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+from pathlib import Path
+
+from launcher.commands import arguments as shared
+
+SHOWN, NOT_SHOWN = 0, 3
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "names",
+        nargs="+",
+        metavar="A B [C ...]",
+        help="an experiment, a published record (pr1493, or a part of its name), a submission.json "
+        "or a folder of challenge logs; the first is held against each of the others",
+    )
+    parser.add_argument(
+        "--baseline", metavar="NAME", help="hold every one named against this instead"
+    )
+    shared.add_policy(parser)
+    parser.add_argument(
+        "--patterns", type=Path, metavar="F.toml", help="more labels of challenge logs"
+    )
+    shared.add_runs(parser)
+    shared.add_json(parser, "as JSON")
+
+
+def main(arguments: argparse.Namespace) -> int:
+    from launcher.challenge_logs import read_patterns
+    from launcher.comparison import judge
+    from launcher.errors import LaunchError
+    from launcher.sources import find_scores
+
+    policy = shared.policy_of(arguments)
+    patterns = read_patterns(arguments.patterns) if arguments.patterns else None
+    named = [find_scores(name, shared.runs_of(arguments), patterns) for name in arguments.names]
+    if arguments.baseline is not None:
+        baseline = find_scores(arguments.baseline, shared.runs_of(arguments), patterns)
+        pairs = [(candidate, baseline) for candidate in named]
+        named.append(baseline)
+    elif len(named) < 2:
+        raise LaunchError("compare takes two or more, as in golf-launch compare pr1514 pr1493")
+    else:
+        pairs = [(named[0], baseline) for baseline in named[1:]]
+    comparisons = judge(pairs, policy)
+    if all(comparison.outcome is None for comparison in comparisons):
+        raise LaunchError("; ".join(comparison.verdict for comparison in comparisons))
+    if arguments.json:
+        print(
+            json.dumps(
+                {
+                    "policy": policy.plain(),
+                    "configurations": [scores.plain() for scores in named],
+                    "comparisons": [dataclasses.asdict(each) for each in comparisons],
+                }
+            )
+        )
+    else:
+        from rich.console import Console
+        from rich.text import Text
+
+        from launcher import comparison_text, text_table
+
+        console = Console()
+        for each in comparisons:
+            mark, style = ("✔", "bold green") if each.passed else ("✘", "bold red")
+            line = f"{mark} {each.candidate}: {each.verdict}"
+            console.print(Text(line, style=style), soft_wrap=not console.is_terminal)
+        console.print()
+        console.print(text_table.draw(comparison_text.configurations(named), num_folding=1))
+        console.print()
+        console.print(text_table.draw(comparison_text.results(comparisons), num_folding=2))
+        console.print(Text(f"\n{policy}", style="dim"))
+    return SHOWN if all(comparison.passed for comparison in comparisons) else NOT_SHOWN

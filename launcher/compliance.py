@@ -1,0 +1,227 @@
+"""The challenge's rules, each held against the worst seed, with the file that proves it.
+
+1. Limits: artifact bytes with the code, training seconds, evaluation seconds.
+2. Proofs: every token scored exactly once, ledgers verified.
+3. Completeness: every registered seed accounted for, attention and hardware recorded.
+
+What lies outside the rules (another machine than one node of 8 H100s, a pipelined schedule) fails
+nothing here, but is said: the 600 s are not its limit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from golf.config import BudgetConfig, Job
+from launcher.experiment import ExperimentPaths
+from launcher.seed_report import FINAL, SeedReport
+from launcher.states import TERMINAL
+from launcher.units import recognize, totals_problem
+
+RULE_GPUS = 8
+RULE_DEVICE = "H100"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gate:
+    """One rule, held against the worst seed."""
+
+    name: str
+    figure: float | None
+    limit: float | None
+    unit: str
+    passed: bool | None
+    """None where nothing was measured, or nothing is limited."""
+    seed: int | None
+    """The seed of the figure."""
+    evidence: str = ""
+    """The file that the figure was read from, relative to the experiment."""
+    note: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sheet:
+    """The seeds and where their files are."""
+
+    seeds: tuple[SeedReport, ...]
+    paths: ExperimentPaths
+
+    def evaluated(self) -> list[SeedReport]:
+        return [seed for seed in self.seeds if seed.scores[FINAL] is not None]
+
+    def relative(self, path: object) -> str:
+        return str(path).removeprefix(f"{self.paths.root}/")
+
+
+def gates(sheet: Sheet, budget: BudgetConfig) -> tuple[Gate, ...]:
+    """Every rule, in the order in which people ask for them."""
+    return (
+        _artifact(sheet, budget.artifact_bytes),
+        _training(sheet, budget.train_seconds),
+        _quantization(sheet),
+        _evaluation(sheet, budget.eval_seconds),
+        _coverage(sheet),
+        *_totals(sheet),
+        _ledgers(sheet),
+        _registered(sheet),
+        _recorded(sheet, "attention recorded", lambda seed: seed.attention),
+        _recorded(sheet, "hardware recorded", _hardware),
+    )
+
+
+def outside_the_rule(seeds: Sequence[SeedReport], job: Job) -> tuple[str, ...]:
+    """Why the challenge's 600 s do not apply to these runs as they are, or will be, made."""
+    found = []
+    resources = job.resources
+    if resources.nodes > 1:
+        found.append(f"{resources.nodes} nodes, and the rule is one node of {RULE_GPUS} GPUs")
+    elif resources.gpus_per_node != RULE_GPUS:
+        have = f"{resources.gpus_per_node} GPUs" if resources.gpus_per_node else "no GPU"
+        found.append(f"{have}, and the rule is one node of {RULE_GPUS} {RULE_DEVICE}s")
+    else:
+        others = {s.device for s in seeds if s.device and RULE_DEVICE not in s.device}
+        found += [f"{device}, and the rule is {RULE_DEVICE}" for device in sorted(others)]
+    schedules = {seed.schedule for seed in seeds} | {job.ttt.schedule}
+    if "pipelined" in schedules:
+        found.append("pipelined schedule: order is proved by provenance, not by wall-clock")
+    return tuple(found)
+
+
+def _worst(
+    sheet: Sheet, measure: Callable[[SeedReport], float | None]
+) -> tuple[float | None, SeedReport | None]:
+    measured = [(figure, seed) for seed in sheet.seeds if (figure := measure(seed)) is not None]
+    return max(measured, key=lambda pair: pair[0]) if measured else (None, None)
+
+
+def _artifact(sheet: Sheet, limit: int) -> Gate:
+    figure, worst = _worst(sheet, lambda seed: seed.total_bytes)
+    return Gate(
+        name="artifact with its code",
+        figure=figure,
+        limit=limit,
+        unit="bytes",
+        passed=None if figure is None else figure <= limit,
+        seed=worst.seed if worst else None,
+        evidence=sheet.relative(sheet.paths.artifact_sizes(worst.seed)) if worst else "",
+        note=f"model {worst.model_bytes:,} + code {worst.code_bytes:,}"
+        if worst and worst.model_bytes is not None and worst.code_bytes is not None
+        else "",
+    )
+
+
+def _training(sheet: Sheet, limit: float) -> Gate:
+    figure, worst = _worst(sheet, lambda seed: seed.last_step_began_s)
+    return Gate(
+        name="last training step begun",
+        figure=figure,
+        limit=limit,
+        unit="s",
+        passed=None if figure is None else figure <= limit,
+        seed=worst.seed if worst else None,
+        evidence=sheet.relative(sheet.paths.train(worst.seed).metrics) if worst else "",
+        note="the step that uses up the time is finished",
+    )
+
+
+def _quantization(sheet: Sheet) -> Gate:
+    """As GPTQ-lite reads no training data, the challenge's rules do not count it as training."""
+    figure, worst = _worst(sheet, lambda seed: seed.quantize_seconds)
+    stage = f"{worst.seed}/train" if worst else ""
+    return Gate(
+        name="quantization",
+        figure=figure,
+        limit=None,
+        unit="s",
+        passed=None,
+        seed=worst.seed if worst else None,
+        evidence=sheet.relative(sheet.paths.stage(stage).status) if worst else "",
+        note="reads no training data, so it is not counted as training",
+    )
+
+
+def _evaluation(sheet: Sheet, limit: float) -> Gate:
+    figure, worst = _worst(sheet, lambda seed: seed.eval_seconds)
+    return Gate(
+        name="TTT evaluation",
+        figure=figure,
+        limit=limit,
+        unit="s",
+        passed=None if figure is None else figure <= limit,
+        seed=worst.seed if worst else None,
+        evidence=sheet.relative(sheet.paths.evaluation(worst.seed, FINAL).result) if worst else "",
+    )
+
+
+def _count(
+    sheet: Sheet, name: str, among: Sequence[SeedReport], kept: Callable[[SeedReport], bool]
+) -> Gate:
+    """A rule that each seed keeps or breaks; the first that breaks it is named."""
+    broken = [seed.seed for seed in among if not kept(seed)]
+    return Gate(
+        name=name,
+        figure=float(len(among) - len(broken)),
+        limit=float(len(among)),
+        unit="seeds",
+        passed=None if not among else not broken,
+        seed=broken[0] if broken else None,
+    )
+
+
+def _coverage(sheet: Sheet) -> Gate:
+    gate = _count(
+        sheet,
+        "tokens scored exactly once",
+        sheet.evaluated(),
+        lambda seed: seed.coverage == "exactly once",
+    )
+    return _with_evidence(sheet, gate, "ledger.jsonl")
+
+
+def _ledgers(sheet: Sheet) -> Gate:
+    gate = _count(
+        sheet, "ledgers verified", sheet.evaluated(), lambda seed: seed.ledger == "verified"
+    )
+    return _with_evidence(sheet, gate, "ledger.jsonl")
+
+
+def _with_evidence(sheet: Sheet, gate: Gate, name: str) -> Gate:
+    seed = "*" if gate.seed is None else str(gate.seed)
+    evidence = f"seeds/{seed}/eval/{FINAL}/{name}" if gate.limit else ""
+    return replace(gate, evidence=evidence)
+
+
+def _totals(sheet: Sheet) -> tuple[Gate, ...]:
+    """Tokens and bytes against those of the set, where it is a known one."""
+    known = [seed for seed in sheet.evaluated() if recognize(seed.validation.tokens)]
+    if not known:
+        return ()
+    gate = _count(
+        sheet,
+        "bytes of the known set",
+        known,
+        lambda s: not totals_problem(s.validation.tokens, s.validation.bytes),
+    )
+    problems = [totals_problem(s.validation.tokens, s.validation.bytes) for s in known]
+    note = next(filter(None, problems), "")
+    return (_with_evidence(sheet, replace(gate, note=note), "result.json"),)
+
+
+def _registered(sheet: Sheet) -> Gate:
+    gate = _count(sheet, "registered seeds ended", sheet.seeds, lambda s: s.state in TERMINAL)
+    note = "failed ones are reported too"
+    return replace(gate, evidence="experiment.json", note=note)
+
+
+def _hardware(seed: SeedReport) -> str | None:
+    if seed.device is None or seed.num_devices is None:
+        return None
+    return f"{seed.num_devices} × {seed.device}"
+
+
+def _recorded(sheet: Sheet, name: str, fact: Callable[[SeedReport], str | None]) -> Gate:
+    among = sheet.evaluated()
+    gate = _count(sheet, name, among, lambda seed: fact(seed) is not None)
+    words = sorted({found for seed in among if (found := fact(seed)) is not None})
+    return _with_evidence(sheet, replace(gate, note=", ".join(words)), "result.json")

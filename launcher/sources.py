@@ -1,0 +1,53 @@
+"""Scores by name: an experiment, a published record, or the challenge's own files.
+
+A path wins over a record's name, and a record's over an experiment's.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from launcher.baselines import find_baseline, nearest
+from launcher.challenge_logs import LogPatterns, read_logs, read_submission
+from launcher.errors import LaunchError
+from launcher.experiment import Experiment, find_experiment, list_experiments
+from launcher.report import collect
+from launcher.scores import Scores
+
+
+def find_scores(name: str, runs: Path, patterns: LogPatterns | None = None) -> Scores:
+    """The scores that a user named.
+
+    Raises:
+        LaunchError: nothing has this name, or several things do.
+    """
+    path = Path(name)
+    if path.is_file():
+        return read_submission(path)
+    if path.is_dir() and (path / "experiment.json").is_file():
+        return _of_experiment(Experiment.open(path))
+    if path.is_dir() and (path / "submission.json").is_file() and patterns is None:
+        return read_submission(path / "submission.json")
+    if path.is_dir():
+        return read_logs(path, patterns or LogPatterns())
+    record = find_baseline(name)
+    if record is not None:
+        return record.scores
+    known = list_experiments(runs) if runs.is_dir() else []
+    if any(name in experiment.name for experiment in known):
+        return _of_experiment(find_experiment(runs, name))
+    raise LaunchError(
+        f"there is no experiment in {runs}/, no record, no file and no folder {name!r}; "
+        f"{nearest(name)}"
+    )
+
+
+def _of_experiment(experiment: Experiment) -> Scores:
+    from launcher.executors.choice import executor_of
+
+    scores = collect(experiment, executor_of(experiment)).final_scores(str(experiment.paths.root))
+    if not scores.seeds:
+        raise LaunchError(
+            f"{experiment.name} has no finished seed; see golf-launch status {experiment.name}"
+        )
+    return scores
