@@ -26,6 +26,8 @@ from golf.data.loader import StepLoader
 from golf.data.shards import ShardError, write_shard
 from golf.distributed import Ranks
 from golf.metrics import DivergedError
+from golf.model.gpt import GPT
+from golf.model.linear import Linear
 from golf.records import DataPaths, RunError, TrainPaths, read_json, read_lines
 from golf.train import StoppedError, TrainOptions, train
 from golf.weights import load_weights
@@ -229,6 +231,22 @@ def test_a_run_leaves_metrics_averages_and_a_result(run: Trainer, tmp_path: Path
 def test_validating_on_the_way_changes_no_loss(run: Trainer, whole: Path, tmp_path: Path) -> None:
     run(tmp_path / "b", "schedule.val_every=1")
     assert losses(whole) == losses(tmp_path / "b")
+
+
+def test_no_validation_rounds_the_weights(
+    run: Trainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """QAT is on in steps 5 and 6; what is scored, on the way and at the end, are plain weights."""
+    rounded: list[bool] = []
+    score = training.score_sequential
+
+    def score_sequential(gpt: GPT, *arguments: Any) -> object:
+        rounded.append(any(m.fake_quant for m in gpt.modules() if isinstance(m, Linear)))
+        return score(gpt, *arguments)
+
+    monkeypatch.setattr(training, "score_sequential", score_sequential)
+    assert run(tmp_path, "schedule.val_every=1")["qat_step"] == 4
+    assert rounded == [False] * 6
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(
