@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,15 @@ def test_a_writer_that_fails_leaves_the_old_file_and_no_other(tmp_path: Path) ->
         fail_half_way(temporary)
     assert read_json(path) == {"old": 1}
     assert names(tmp_path) == ["result.json"]
+
+
+def test_a_reader_under_way_sees_the_old_file_whole(tmp_path: Path) -> None:
+    path = tmp_path / "result.json"
+    write_json(path, {"old": 1})
+    with path.open() as reader:
+        write_json(path, {"new": 2})
+        assert json.load(reader) == {"old": 1}
+    assert read_json(path) == {"new": 2}
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), object()])
