@@ -17,7 +17,7 @@ from launcher.baselines import median_std_bpb
 from launcher.policy import Policy
 from launcher.power import Design, least_difference, seeds_to_settle
 from launcher.scores import Scores, incomparable
-from launcher.significance import Outcome, TestName, compare, holm
+from launcher.significance import Outcome, TestName, compare, holm, summarize
 from launcher.units import LABELS, Unit
 
 
@@ -103,6 +103,8 @@ def _compare(candidate: Scores, baseline: Scores, policy: Policy) -> Comparison:
 
 def design_of(candidate: Scores, baseline: Scores, policy: Policy, margin: float) -> Design | None:
     """The comparison's design, by the candidate's own spread or the published records'."""
+    if policy.test == "paired":
+        return _paired_design(candidate, baseline, policy, margin)
     own, other = candidate.summary(policy.unit), baseline.summary(policy.unit)
     std = own.std if own and own.std else published_std(policy.unit, candidate.bytes_per_token)
     if std is None:
@@ -113,6 +115,19 @@ def design_of(candidate: Scores, baseline: Scores, policy: Policy, margin: float
         baseline_count=other.count if other and policy.test != "one-sample" else 0,
         alpha=policy.alpha,
         margin=margin,
+    )
+
+
+def _paired_design(
+    candidate: Scores, baseline: Scores, policy: Policy, margin: float
+) -> Design | None:
+    """The differences of the common seeds are one sample."""
+    ours, theirs = candidate.by_seed(policy.unit), baseline.by_seed(policy.unit)
+    spread = summarize([theirs[seed] - ours[seed] for seed in ours if seed in theirs])
+    if spread is None or not spread.std:
+        return None
+    return Design(
+        std=spread.std, baseline_std=0.0, baseline_count=0, alpha=policy.alpha, margin=margin
     )
 
 

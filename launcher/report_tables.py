@@ -110,16 +110,16 @@ def rules(report: Report) -> TextTable:
     rows = tuple(
         (
             gate.name,
+            _gate_verdict(gate),
             _amount(gate, gate.figure),
             _amount(gate, gate.limit),
             figures.NONE if gate.seed is None else str(gate.seed),
-            _gate_verdict(gate),
             gate.evidence or figures.NONE,
             gate.note or figures.NONE,
         )
         for gate in report.gates
     )
-    header = ("rule", "worst", "limit", "seed", "verdict", "evidence", "note")
+    header = ("rule", "verdict", "worst", "limit", "seed", "evidence", "note")
     return TextTable(title="Rules, on the worst seed", header=header, rows=rows)
 
 
