@@ -259,6 +259,13 @@ def test_every_measured_rule_names_a_file_of_evidence_that_exists(experiment: Ex
             assert list(experiment.paths.root.glob(found.evidence)), found
 
 
+def test_the_json_reports_fields_are_documented() -> None:
+    import launcher.report
+
+    text = launcher.report.__doc__ or ""
+    assert [f.name for f in dataclasses.fields(Report) if f"`{f.name}`" not in text] == []
+
+
 def test_runs_off_one_node_of_eight_gpus_are_labelled(experiment: Experiment) -> None:
     for seed in SEEDS:
         finish(experiment, seed)
