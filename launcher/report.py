@@ -33,7 +33,7 @@ from typing import Any
 from golf.records import replace_file, write_json
 from launcher.comparison import Comparison, judge, published_std
 from launcher.compliance import Gate, Sheet, gates, outside_the_rule
-from launcher.curves import Curves, read_curves
+from launcher.curves import Curves, points_of, read_curves
 from launcher.executors.base import Executor
 from launcher.experiment import Experiment, ExperimentPaths
 from launcher.policy import Policy
@@ -121,7 +121,9 @@ def collect(experiment: Experiment, executor: Executor) -> Report:
         policy=policy,
         comparison=comparison,
         power=_power(scores, policy or Policy()),
-        curves=tuple(read_curves(experiment.paths, seed.seed) for seed in seeds),
+        curves=tuple(
+            read_curves(experiment.paths, seed.seed, points_of(len(seeds))) for seed in seeds
+        ),
         verdict=_verdict(seeds, summaries, judged, comparison),
         exit_code=_exit_code(seeds, judged, statuses, comparison),
     )

@@ -18,6 +18,7 @@ from launcher.svg import escape
 from launcher.text_table import BAD, GOOD, TextTable
 
 STYLE = Path(__file__).with_name("report.css")
+MAX_LEGEND = 16
 WORD_COLUMNS = ("evidence", "note")
 
 
@@ -98,7 +99,11 @@ def _card(title: str, inside: str, wide: bool = False) -> str:
 
 
 def _legend(entries: Sequence[tuple[str, str]], note: str = "") -> str:
-    inside = "".join(f'<span><i class="{c}"></i>{escape(name)}</span>' for c, name in entries)
+    if len(entries) > MAX_LEGEND:
+        note = note or f"and {len(entries) - MAX_LEGEND} more, in the same colours again"
+    inside = "".join(
+        f'<span><i class="{c}"></i>{escape(name)}</span>' for c, name in entries[:MAX_LEGEND]
+    )
     return f'<div class="legend">{inside}{escape(note)}</div>'
 
 
