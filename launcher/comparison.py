@@ -180,6 +180,18 @@ def _verdict(comparison: Comparison, outcome: Outcome) -> str:
     return rest + _more_seeds(comparison, outcome)
 
 
+def headline(comparison: Comparison) -> str:
+    """The verdict in a few words, for one among other facts."""
+    outcome, p = comparison.outcome, comparison.adjusted_p
+    if outcome is None or p is None:
+        return comparison.verdict
+    amount = f"{amount_text(abs(outcome.difference), comparison.unit)} {LABELS[comparison.unit]}"
+    side = "better" if outcome.difference > 0 else "worse"
+    shown = "shown" if comparison.passed else "not shown"
+    margin = f" beyond a margin of {comparison.margin_text}" if comparison.margin else ""
+    return f"{amount} {side} than {comparison.baseline}: {shown}{margin}, p = {p_text(p)}"
+
+
 def _margin_text(comparison: Comparison) -> str:
     if comparison.margin == 0:
         return "no margin"

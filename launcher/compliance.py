@@ -175,7 +175,7 @@ def _count(
 def _coverage(sheet: Sheet) -> Gate:
     gate = _count(
         sheet,
-        "tokens scored exactly once",
+        "each token scored once",
         sheet.evaluated(),
         lambda seed: seed.coverage == "exactly once",
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 from launcher import figures, svg
@@ -9,7 +10,7 @@ from launcher.baselines import with_pull_request
 from launcher.compliance import ARTIFACT, EVALUATION, TRAINING
 from launcher.report import Report
 from launcher.scores import Scores
-from launcher.seed_report import COLUMNS, SeedReport
+from launcher.seed_report import COLUMNS, FINAL, SeedReport
 from launcher.states import State
 from launcher.svg import Bar, Row, Series
 
@@ -18,6 +19,8 @@ GROUPS = ("attention", "mlp", "embeddings", "other")
 ROBUST_POINTS = 100
 """A loss curve this long is drawn without its first steep fall, which would flatten the rest."""
 MAX_SEED_BARS = 12
+NEAR_BPB = 0.02
+"""Records farther off would push the seeds of each into one dot."""
 
 
 def colour(index: int) -> str:
@@ -26,17 +29,18 @@ def colour(index: int) -> str:
 
 
 def loss(report: Report) -> str:
+    limits = _range(report)
+    top = limits[1] if limits else math.inf
     series = [
-        Series(points=c.loss, classes=f"curve {colour(i)}", name=f"seed {c.seed}")
-        for i, c in enumerate(report.curves)
+        Series(
+            points=[(x, y) for x, y in curves.loss if y <= top],
+            classes=f"curve {colour(i)}",
+            name=f"seed {curves.seed}",
+        )
+        for i, curves in enumerate(report.curves)
     ]
-    return svg.lines(
-        series,
-        height=290,
-        x_name="step",
-        y_name="training loss, nats/token",
-        y_range=_range(report),
-    )
+    name = "training loss, nats/token"
+    return svg.lines(series, height=290, x_name="step", y_name=name, y_range=limits)
 
 
 def _range(report: Report) -> tuple[float, float] | None:
@@ -80,20 +84,26 @@ def ttt_gain(report: Report) -> str:
 
 
 def spread(report: Report) -> str:
-    """The seeds of each evaluation, and those of what they may be compared with."""
-    rows = [_evaluation(report, column, name) for column, name in COLUMNS.items()]
-    rows += [_other(scores) for scores in comparable(report)]
-    return svg.dots(rows, x_name="bits a byte")
+    """The seeds of each evaluation; then those of the last beside what they compare with."""
+    evaluations = [_evaluation(report, column, name) for column, name in COLUMNS.items()]
+    drawn = svg.dots(evaluations, x_name="bits a byte")
+    others = [_other(scores) for scores in comparable(report)]
+    if not others:
+        return drawn
+    last = evaluations[-1]
+    return drawn + svg.dots([last, *others], x_name=f"bits a byte, {last.name} and others")
 
 
 def comparable(report: Report) -> list[Scores]:
-    """The registered baseline and, on the challenge's set, the published records by number."""
+    """The registered baseline and, on the challenge's set, published records near by."""
     text = report.final_scores("").validation.text
     registered = report.policy.baseline if report.policy else None
     found = [registered] if registered and registered.validation.text == text else []
-    if text == "fineweb":
+    own = report.summaries[FINAL]["val_bpb"]
+    if text == "fineweb" and own is not None:
         known = [record.scores for record in with_pull_request()]
-        found += [scores for scores in known if scores not in found]
+        near = [s for s in known if abs((s.mean("bpb") or math.inf) - own.mean) < NEAR_BPB]
+        found += [scores for scores in near if scores not in found]
     return found
 
 

@@ -227,13 +227,14 @@ def _dot_row(row: Row, top: float, across: Callable[[float], float]) -> str:
             parts.append(
                 _rect(left, middle - 4, max(right - left, 1), 8, f"interval {row.classes}")
             )
-        parts.append(_line(across(row.mean), middle - 7, across(row.mean), middle + 7, "mean"))
         parts.append(_text(WIDTH - RIGHT, top + 12, f"{row.mean:.4f}", "label end"))
     parts += [
         f'<circle cx="{across(value):.1f}" cy="{middle}" r="4" class="{row.classes}">'
         f"<title>{escape(name)}: {value:.5f}</title></circle>"
         for name, value in row.values
     ]
+    if row.mean is not None:
+        parts.append(_line(across(row.mean), middle - 8, across(row.mean), middle + 8, "mean"))
     return "".join(parts)
 
 

@@ -246,8 +246,8 @@ def test_a_ledger_that_scores_a_token_twice_or_leaves_one_out_fails_the_gate(
     finish(experiment, 7, ranges=((0, 150), (150, 299)))
     report = report_of(experiment)
     assert [s.coverage for s in report.seeds] == ["exactly once", "violated", "violated"]
-    assert gate(report, "tokens scored") is False
-    found = next(g for g in report.gates if g.name.startswith("tokens scored"))
+    assert gate(report, "each token scored") is False
+    found = next(g for g in report.gates if g.name.startswith("each token scored"))
     assert (found.seed, found.evidence) == (42, "seeds/42/eval/ttt/ledger.jsonl")
 
 
