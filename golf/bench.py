@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from golf.config import Job
+from golf.config import NUM_SPANS, Job
 from golf.distributed import Ranks
 from golf.evaluate.replica import Replica
 from golf.evaluate.windows import plan_windows
@@ -74,7 +74,10 @@ def _training(
     optimizers = Optimizers(model, job.optim)
     rope = rope_tables(job.model, job.data.train_seq_len, ranks.device)
     called = torch.compile(model) if compiled else model
-    shape = (job.data.train_batch_tokens // 8 // job.data.train_seq_len, job.data.train_seq_len)
+    shape = (
+        job.data.train_batch_tokens // NUM_SPANS // job.data.train_seq_len,
+        job.data.train_seq_len,
+    )
     ids = torch.randint(job.model.vocab_size, shape, device=ranks.device)
 
     def micro_batch() -> None:

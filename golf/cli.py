@@ -1,7 +1,7 @@
 """The `golf` command: what runs inside a job, and by hand.
 
 Every subcommand is a thin layer over one function of the package; what it needs is imported when it
-runs, so that `golf --help` and `golf verify` never wait for torch.
+runs and its job file is read, so that `golf --help` and a wrong setting never wait for torch.
 
 Exit codes: 0 done, 1 the run failed, 2 wrong usage or settings, 3 a budget or legality check
 failed, 143 stopped by a signal (`--resume` goes on).
@@ -82,10 +82,10 @@ def _download(arguments: argparse.Namespace) -> int:
 
 
 def _train(arguments: argparse.Namespace) -> int:
+    job = load_job(arguments.config, arguments.set)
     from golf.train import StoppedError, TrainOptions, train
     from golf.weights import load_weights
 
-    job = load_job(arguments.config, arguments.set)
     with _ranks(arguments) as (ranks, dtype):
         options = TrainOptions(
             job=job,
@@ -111,10 +111,10 @@ def _train(arguments: argparse.Namespace) -> int:
 
 
 def _quantize(arguments: argparse.Namespace) -> int:
+    job = load_job(arguments.config, arguments.set)
     from golf.quantize.artifact import BudgetError, check_budget, write_artifact
     from golf.weights import check_weights, load_weights
 
-    job = load_job(arguments.config, arguments.set)
     state = load_weights(arguments.checkpoint)
     check_weights(state, _expected_shapes(job))
     report = write_artifact(arguments.out, state, job.model, job.quantize)
@@ -153,13 +153,13 @@ def _unpack(arguments: argparse.Namespace) -> int:
 
 
 def _eval(arguments: argparse.Namespace) -> int:
+    job = load_job(arguments.config, arguments.set)
+    if (arguments.checkpoint is None) == (arguments.artifact is None):
+        raise ConfigError("golf eval takes the weights from one of --checkpoint and --artifact")
     from golf.evaluate.run import EvalOptions, evaluate
     from golf.evaluate.validation import ValidationSet
     from golf.weights import load_weights
 
-    if (arguments.checkpoint is None) == (arguments.artifact is None):
-        raise ConfigError("golf eval takes the weights from one of --checkpoint and --artifact")
-    job = load_job(arguments.config, arguments.set)
     # The ledger is safe after any chunk; nothing needs saving.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_STOPPED))
     with _ranks(arguments) as (ranks, dtype):
@@ -173,7 +173,7 @@ def _eval(arguments: argparse.Namespace) -> int:
             compiled=_compiled(arguments, ranks),
             attention=arguments.attention,
         )
-        weights = load_weights(arguments.checkpoint or arguments.artifact)
+        weights = load_weights(arguments.checkpoint or arguments.artifact, job.model)
         validation = ValidationSet.load(
             DataPaths(arguments.data), job.model.vocab_size, arguments.tokenizer
         )
@@ -197,9 +197,9 @@ def _verify(arguments: argparse.Namespace) -> int:
 
 
 def _bench(arguments: argparse.Namespace) -> int:
+    job = load_job(arguments.config, arguments.set)
     from golf.bench import bench
 
-    job = load_job(arguments.config, arguments.set)
     with _ranks(arguments) as (ranks, dtype):
         compiled = _compiled(arguments, ranks)
         result = bench(job, ranks, dtype, compiled=compiled, repeats=arguments.repeats)
@@ -308,7 +308,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
     def add(name: str, run: Callable[[argparse.Namespace], int], text: str) -> Any:
-        command = commands.add_parser(name, help=text, description=text)
+        command = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
         command.set_defaults(run=run)
         command.add_argument("--json", action="store_true", help="print the result as JSON")
         return command.add_argument

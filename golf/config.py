@@ -18,7 +18,9 @@ import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
+
+T = TypeVar("T")
 
 NUM_SPANS = 8
 """Spans of tokens in one step, whatever the number of ranks; the number of ranks divides it."""
@@ -385,16 +387,24 @@ def load_job(path: Path | str, overrides: Iterable[str] = ()) -> Job:
         ConfigError: the file is missing or no TOML, or a key, type or value is wrong.
     """
     path = Path(path)
+    return job_from_sections(read_sections(path, "job file"), overrides, where=str(path))
+
+
+def read_sections(path: Path, what: str) -> dict[str, Any]:
+    """The tables of a TOML file; `what` names it in errors.
+
+    Raises:
+        ConfigError: the file is missing, unreadable or no TOML.
+    """
     try:
         with path.open("rb") as file:
-            sections = tomllib.load(file)
+            return tomllib.load(file)
     except FileNotFoundError:
-        raise ConfigError(f"job file {path} does not exist") from None
+        raise ConfigError(f"{what} {path} does not exist") from None
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path} is no valid TOML: {error}") from error
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"job file {path} cannot be read: {error}") from error
-    return job_from_sections(sections, overrides, where=str(path))
+        raise ConfigError(f"{what} {path} cannot be read: {error}") from error
 
 
 def job_from_sections(
@@ -405,13 +415,23 @@ def job_from_sections(
     for override in overrides:
         section, key, value = parse_override(override)
         merged.setdefault(section, {})[key] = value
-    sections_of_job = typing.get_type_hints(Job)
+    return build_sections(Job, merged, where)
+
+
+def build_sections(cls: type[T], sections: Mapping[str, Any], where: str) -> T:
+    """Build a dataclass of section dataclasses from tables; strict in names, types and values.
+
+    Raises:
+        ConfigError: it names the nearest right section or key.
+    """
+    known = typing.get_type_hints(cls)
     built = {}
-    for name, table in merged.items():
-        if name not in sections_of_job:
-            raise ConfigError(f"{where}: unknown section [{name}]{_nearest(name, sections_of_job)}")
-        built[name] = _build(sections_of_job[name], name, table, where)
-    return Job(**built)
+    for name, value in sections.items():
+        table = _as_table(name, value, where)
+        if name not in known:
+            raise ConfigError(f"{where}: unknown section [{name}]{_nearest(name, known)}")
+        built[name] = _build(known[name], name, table, where)
+    return cls(**built)
 
 
 def parse_override(text: str) -> tuple[str, str, Any]:

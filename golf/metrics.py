@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
-from golf.records import JsonLines, RunError
+from golf.records import JsonLines, RunError, read_lines
 
 FLUSH_EVERY_S = 0.5
 
@@ -29,7 +29,8 @@ class Metrics:
         self._file = JsonLines(path, keep=num_lines) if path else None
         self._pending: list[tuple[dict[str, Any], Tensor]] = []
         self._flushed = time.perf_counter()
-        self.last: dict[str, Any] = {}
+        kept = read_lines(path)[:num_lines] if path else []
+        self.last: dict[str, Any] = kept[-1] if kept else {}
 
     def add(self, line: dict[str, Any], train_loss: Tensor) -> None:
         """Record a step; `train_loss` is 0-dimensional and may still be under computation."""

@@ -137,6 +137,7 @@ class _Status:
             "exit_code": None,
             "pid": os.getpid(),
             "host": socket.gethostname(),
+            "image": os.environ.get("GOLF_IMAGE"),  # set by the entry point of our images
             "attempt": before.get("attempt", 0) + 1,
             "started_at": time.time(),
             "ended_at": None,
@@ -223,7 +224,7 @@ class _Stage:
                 env={**os.environ, "PYTHONUNBUFFERED": "1", **self._spec.env},
                 start_new_session=True,
                 pass_fds=(self._lock.fileno(),),
-                preexec_fn=_end_with_parent(),
+                preexec_fn=_prepare_child(),
             )
         except OSError as error:
             log.write(f"cannot start {command.argv[0]}: {error}\n".encode())
@@ -269,16 +270,22 @@ def _interpreted(argv: tuple[str, ...]) -> list[str]:
     return list(argv)
 
 
-def _end_with_parent() -> Callable[[], None] | None:
-    """What makes Linux send the command SIGTERM should this process be killed outright."""
+def _prepare_child() -> Callable[[], None] | None:
+    """What a command does before it starts, on Linux.
+
+    It is sent SIGTERM should this process be killed outright. It ignores SIGUSR2 until it handles
+    it: some schedulers send their warning to every process of a job, and torchrun would die of it
+    before its ranks have written their checkpoint. We pass the warning on as SIGTERM.
+    """
     if not sys.platform.startswith("linux"):
         return None
     libc = ctypes.CDLL(None, use_errno=True)
 
-    def set_death_signal() -> None:
+    def prepare() -> None:
         libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
+        signal.signal(signal.SIGUSR2, signal.SIG_IGN)
 
-    return set_death_signal
+    return prepare
 
 
 def _told(command: Command, exit_code: int) -> str:

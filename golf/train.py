@@ -90,6 +90,11 @@ def train(
             "or name another --out"
         )
     if result is not None:
+        if result.get("config_sha256") != _digest(_settings(options)):
+            raise ConfigError(
+                f"{paths.root} holds a finished run of another seed or other settings; "
+                "train into another --out"
+            )
         tell(f"already trained: {paths.result}")
         return result
     run = _Run(options, ranks, tell)
@@ -192,13 +197,13 @@ class _Run:
             "elapsed_ms": self.clock.elapsed_ms,
             "num_snapshots": self.averages.num_snapshots,
             "qat_step": self.qat_step,
-            "settings": self._settings(),
+            "settings": _settings(self.options),
         }
         self.checkpoints.save(self.completed, tensors, {"state": json.dumps(metadata)})
 
     def _restore(self, tensors: dict[str, Tensor], metadata: dict[str, str]) -> float:
         state = json.loads(metadata["state"])
-        now = self._settings()
+        now = _settings(self.options)
         different = [key for key in now if state["settings"].get(key) != now[key]]
         if different:
             raise ConfigError(
@@ -222,13 +227,6 @@ class _Run:
         self.completed, self.qat_step = state["completed"], state["qat_step"]
         self.averages.num_snapshots = state["num_snapshots"]
         return float(state["elapsed_ms"])
-
-    def _settings(self) -> dict[str, Any]:
-        """What a checkpoint and the run that resumes from it must have in common."""
-        sections = asdict(self.job)
-        kept = ("model", "data", "optim", "schedule", "averaging")
-        own = {"seed": self.options.seed, "dtype": str(self.options.dtype)}
-        return json.loads(json.dumps({k: sections[k] for k in kept} | own))  # type: ignore[no-any-return]
 
     # ---- the steps ----
 
@@ -333,7 +331,6 @@ class _Run:
         return totals
 
     def _result(self, totals: Totals, train_seconds: float) -> dict[str, Any]:
-        config = json.dumps(self._settings(), sort_keys=True)
         return {
             "seed": self.options.seed,
             "steps": self.completed,
@@ -355,8 +352,20 @@ class _Run:
             "world_size": self.ranks.world_size,
             "compiled": self.options.compiled,
             "torch": torch.__version__,
-            "config_sha256": hashlib.sha256(config.encode()).hexdigest(),
+            "config_sha256": _digest(_settings(self.options)),
         }
+
+
+def _settings(options: TrainOptions) -> dict[str, Any]:
+    """What a checkpoint and the run that resumes from it must have in common."""
+    sections = asdict(options.job)
+    kept = ("model", "data", "optim", "schedule", "averaging")
+    own = {"seed": options.seed, "dtype": str(options.dtype)}
+    return json.loads(json.dumps({k: sections[k] for k in kept} | own))  # type: ignore[no-any-return]
+
+
+def _digest(settings: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
 def _device_name(device: torch.device) -> str:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,6 +26,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from golf.config import ModelConfig
 from golf.quantize.artifact import MAGIC, ArtifactError, read_artifact
 from golf.quantize.challenge import ChallengeError, is_challenge_file, read_challenge_file
 from golf.records import RunError, replace_file
@@ -93,17 +95,24 @@ def save_weights(
     save_tensors(path, {name: tensor.detach().float() for name, tensor in state.items()}, metadata)
 
 
-def load_weights(path: Path) -> dict[str, Tensor]:
+def load_weights(path: Path, model: ModelConfig | None = None) -> dict[str, Tensor]:
     """A model's weights from any supported file, float32 on the CPU, by the checkpoint's names.
 
+    Args:
+        model: the settings under which the weights are to be used, where the file should agree:
+            some (`logit_softcap`, `rope_base`, `xsa_last_n`) no shape would betray.
+
     Raises:
-        WeightsError: no such file, none of the formats, or a truncated or damaged one.
+        WeightsError: no such file, none of the formats, or a truncated or damaged one; an artifact
+            of other settings.
     """
     try:
         with path.open("rb") as file:
             head = file.read(HEAD_BYTES)
         if head.startswith(MAGIC):
-            return read_artifact(path).state
+            artifact = read_artifact(path)
+            _check_settings(path, artifact.model, model or artifact.model)
+            return artifact.state
         if is_challenge_file(head):
             return read_challenge_file(path)
     except FileNotFoundError:
@@ -114,6 +123,18 @@ def load_weights(path: Path) -> dict[str, Tensor]:
         raise WeightsError(str(error)) from error
     tensors = _read_safetensors(path)[0].tensors
     return {name: tensor.float() for name, tensor in tensors.items()}
+
+
+def _check_settings(path: Path, packed: ModelConfig, wanted: ModelConfig) -> None:
+    has, wants = asdict(packed), asdict(wanted)
+    different = [
+        f"model.{key}={has[key]} (job: {wants[key]})" for key in has if has[key] != wants[key]
+    ]
+    if different:
+        raise WeightsError(
+            f"{path} was packed with other settings: {', '.join(different)}; use the job that it "
+            "was made with"
+        )
 
 
 def _unshared(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -1,9 +1,9 @@
 """What can be known before any time is spent, each as one line: verdict, figure and fix.
 
 1. Seeds: enough of them for an interval.
-2. The machine: cores, memory, GPUs, nodes, disk.
-3. The data: there, complete, and of the job's vocabulary.
-4. The job: nothing that this launcher's local executor cannot run.
+2. The disk and the data: there, complete, and of the job's vocabulary.
+3. The job: nothing that no executor can run.
+4. The machine, for stages that run on it: cores, memory, GPUs.
 
 A failed check refuses the launch; a warning does not.
 """
@@ -44,14 +44,17 @@ class Check:
 def check_plan(plan: Plan, machine: Machine) -> tuple[Check, ...]:
     """Every check of a plan on this machine."""
     return (
-        _seeds(plan),
+        *common_checks(plan),
         _cores(plan, machine),
         _memory(plan, machine),
         _gpus(plan, machine),
-        _disk(plan),
-        _data(plan),
-        *_unsupported(plan.job),
+        *_container(plan.job),
     )
+
+
+def common_checks(plan: Plan) -> tuple[Check, ...]:
+    """Those that hold wherever the stages run."""
+    return (_seeds(plan), _disk(plan), _data(plan), *_unsupported(plan.job))
 
 
 def refused(checks: tuple[Check, ...]) -> bool:
@@ -178,13 +181,11 @@ def _problem_of(paths: DataPaths, model: ModelConfig) -> str:
 
 
 def _unsupported(job: Job) -> list[Check]:
-    """Settings that need more than processes on one machine; no line for what is not asked."""
+    """Settings that no executor can run yet; no line for what is not asked."""
     found = []
     if job.resources.nodes > 1:
-        found.append(("nodes", f"{job.resources.nodes}, 1 here", "--set resources.nodes=1"))
-    if job.container.runtime != "none":
-        figure = f"{job.container.runtime}; stages run without one here"
-        found.append(("container", figure, "--set container.runtime=none"))
+        figure = f"{job.resources.nodes}; a stage runs on one"
+        found.append(("nodes", figure, "--set resources.nodes=1"))
     if job.ttt.schedule != "strict":
         figure = f"{job.ttt.schedule}; one group of ranks adapts and scores in turn"
         found.append(("schedule", figure, "--set ttt.schedule=strict"))
@@ -192,6 +193,14 @@ def _unsupported(job: Job) -> list[Check]:
         Check(name=name, verdict=Verdict.FAIL, figure=figure, fix=fix)
         for name, figure, fix in found
     ]
+
+
+def _container(job: Job) -> list[Check]:
+    if job.container.runtime == "none":
+        return []
+    figure = f"{job.container.runtime}; stages run without one on this machine"
+    fix = '--runtime none, or a profile with site.executor = "slurm"'
+    return [Check(name="container", verdict=Verdict.FAIL, figure=figure, fix=fix)]
 
 
 def num_parameters(model: ModelConfig) -> int:

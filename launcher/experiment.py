@@ -23,7 +23,7 @@ import socket
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +134,8 @@ class Registration:
     overrides: tuple[str, ...] = ()
     data: str = ""
     executor: str = "local"
+    profile: dict[str, Any] = field(default_factory=dict)
+    """The site's profile, so that whoever attaches asks the same site."""
     policy: dict[str, Any] | None = None
     """What will count as better, and the baseline's scores; `launcher.policy` reads it."""
 
@@ -176,6 +178,7 @@ class Experiment:
                 "overrides": list(wanted.overrides),
                 "data": wanted.data,
                 "executor": wanted.executor,
+                "profile": wanted.profile,
                 "policy": wanted.policy,
                 "seeds": list(wanted.seeds),
                 "stages": [stage.registration() for stage in wanted.stages],

@@ -3,8 +3,10 @@
 The truth is taken in this order:
 
 1. the stage's own `status.json`, when it says that it has ended;
-2. the process that wrote it, where it runs on this machine, or else its heartbeat;
-3. the executor's word on the job, for a stage that has not begun to speak.
+2. the executor's word on the job, where it rules over it as Slurm does: a job that it has ended has
+   no process left, and one that it will start again outlives what an earlier attempt said;
+3. the process that wrote `status.json`, where it runs on this machine, or else its heartbeat;
+4. the executor's word on the job, for a stage that has not begun to speak.
 """
 
 from __future__ import annotations
@@ -54,6 +56,11 @@ class Observation:
     evidence: str
     seen_at: float
     """Seconds since the epoch."""
+    reason: str = ""
+    rules: bool = False
+    """Whoever says so starts and ends the job's processes, whatever machine they are on."""
+    began_at: float | None = None
+    """Start of the job's present attempt; what its stage said before then is out of date."""
 
     def age_s(self, now: float) -> float:
         return max(0.0, now - self.seen_at)
@@ -102,6 +109,10 @@ def read_status(
     if raw is None:
         return _unspoken({}, job, now, submission_limit_s)
     state = State(raw["state"])
+    if job is not None and job.rules and state is not State.DONE and raw.get("pid") is not None:
+        ruled = _ruled(raw, state, job)
+        if ruled is not None:
+            return ruled
     if state in TERMINAL:
         return _told(raw, state, "status.json", raw["updated_at"])
     if raw.get("pid") is None:
@@ -117,6 +128,36 @@ def read_status(
     return _lost(raw, f"process {raw['pid']} is gone", now)
 
 
+def _ruled(raw: dict[str, Any], state: State, job: Observation) -> StageStatus | None:
+    """What the executor's word adds to the stage's own; None where that one stands."""
+    if job.state in ACTIVE:
+        if job.began_at is not None and raw["updated_at"] < job.began_at:
+            # An earlier attempt said it. The job waits for its next start, or is just starting.
+            return _told({**raw, "reason": job.reason}, State.WAITING, job.evidence, job.seen_at)
+        if state is State.CANCELLED:
+            word = {**raw, "reason": f"{raw['reason']}; its job goes on or ends now"}
+            return _told(word, State.WAITING, job.evidence, job.seen_at)
+        if state is State.RUNNING:
+            return _told(raw, state, job.evidence, max(job.seen_at, raw["updated_at"]))
+        return None
+    if state is State.RUNNING or (state is State.CANCELLED and job.state is not State.CANCELLED):
+        return _ended(raw, job)
+    if state is State.FAILED and job.reason:
+        return _told({**raw, "reason": f"{raw['reason']}; {job.reason}"}, state, job.evidence,
+                     job.seen_at)  # fmt: skip
+    return None
+
+
+def _ended(raw: dict[str, Any], job: Observation) -> StageStatus:
+    """A stage that could not say its last word, as its job ended."""
+    if job.state is State.DONE:
+        return _lost(raw, f"{job.evidence}, but it left no result", job.seen_at)
+    command = raw.get("command")
+    where = f" in {command}" if command else ""
+    reason = f"{job.reason}{where}" if job.reason else f"ended{where}"
+    return _told({**raw, "reason": reason}, job.state, job.evidence, job.seen_at)
+
+
 def _judge_by_heartbeat(raw: dict[str, Any], state: State, now: float) -> StageStatus:
     silent_s = now - raw["updated_at"]
     if silent_s <= HEARTBEAT_LIMIT_S:
@@ -129,7 +170,10 @@ def _unspoken(
 ) -> StageStatus:
     """A stage that has not begun; `raw` is empty or the launcher's note of its submission."""
     if job is not None and job.state in ACTIVE:
-        return _told(raw, State.WAITING, job.evidence, job.seen_at)
+        reason = job.reason or job.evidence
+        return _told({**raw, "reason": reason}, State.WAITING, job.evidence, job.seen_at)
+    if job is not None and job.rules:
+        return _ended(raw, job)
     if job is not None:
         return _lost(raw, job.evidence, job.seen_at)
     announced = raw.get("state") == State.WAITING

@@ -16,7 +16,6 @@ from launcher.experiment import Experiment
 from launcher.stage import Stage
 from launcher.states import ACTIVE, SUBMISSION_LIMIT_S, StageStatus, State, read_status
 
-CANCEL_POLL_S = 0.5
 CANCEL_LIMIT_S = 120.0
 """Writing a checkpoint takes seconds; longer than this something hangs."""
 
@@ -43,6 +42,7 @@ def submit_missing(experiment: Experiment, executor: Executor) -> tuple[Stage, .
         LaunchError: another launcher is submitting this experiment, or the executor refused.
     """
     with experiment.locked() as lock:
+        executor.adopt()
         statuses = read_statuses(experiment, executor, time.time(), submission_limit_s=0)
         missing = tuple(
             stage
@@ -79,6 +79,7 @@ def cancel_and_wait(
         LaunchError: another launcher is submitting, or a stage does not stop.
     """
     with experiment.locked():
+        executor.adopt()
         before = after = read_statuses(experiment, executor, clock.now(), submission_limit_s=0)
         wanted = [key for key in keys if before[key].state in {*ACTIVE, State.PLANNED}]
         deadline = clock.now() + CANCEL_LIMIT_S
@@ -89,7 +90,7 @@ def cancel_and_wait(
                     f"look with golf-launch logs {experiment.name}, and cancel again"
                 )
             executor.cancel(active)
-            clock.sleep(CANCEL_POLL_S)
+            clock.sleep(executor.cancel_every_s)
             after = read_statuses(experiment, executor, clock.now(), submission_limit_s=0)
         for key in wanted:
             if after[key].state in (State.PLANNED, State.LOST):  # it never got to say a word

@@ -27,10 +27,18 @@ def add_runs(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--runs",
         type=Path,
-        default=Path("runs"),
         metavar="DIR",
-        help="folder of the experiments (default: runs)",
+        help="folder of the experiments (default: site.runs of the profile, or runs)",
     )
+
+
+def runs_of(arguments: argparse.Namespace) -> Path:
+    """The folder of experiments: asked for, or the site's, or `runs` here."""
+    from launcher.profile import load_profile
+
+    if arguments.runs is not None:
+        return Path(arguments.runs)
+    return Path(load_profile(getattr(arguments, "profile", None)).site.runs or "runs")
 
 
 def add_json(parser: argparse.ArgumentParser, what: str) -> None:
@@ -58,6 +66,18 @@ def add_job(parser: argparse.ArgumentParser) -> None:
         help="change a setting of the job; may be repeated",
     )
     parser.add_argument("--data", type=Path, metavar="DIR", help="folder with shards and tokenizer")
+    parser.add_argument(
+        "--profile",
+        type=Path,
+        metavar="F",
+        help="the cluster profile (default: golf-launch/profile.toml in your configuration folder)",
+    )
+    parser.add_argument(
+        "--runtime",
+        metavar="NAME",
+        help="container runtime: pyxis, apptainer, charliecloud, podman, docker or none",
+    )
+    parser.add_argument("--image", metavar="IMAGE", help="container image, as the runtime names it")
     add_runs(parser)
 
 
@@ -67,7 +87,7 @@ def add_seed_filter(parser: argparse.ArgumentParser, what: str) -> None:
 
 def experiment_of(arguments: argparse.Namespace) -> Experiment:
     """The experiment that the user named."""
-    return find_experiment(arguments.runs, arguments.experiment)
+    return find_experiment(runs_of(arguments), arguments.experiment)
 
 
 def add_policy(parser: argparse.ArgumentParser) -> None:

@@ -39,9 +39,9 @@ def main(arguments: argparse.Namespace) -> int:
 
     policy = shared.policy_of(arguments)
     patterns = read_patterns(arguments.patterns) if arguments.patterns else None
-    named = [find_scores(name, arguments.runs, patterns) for name in arguments.names]
+    named = [find_scores(name, shared.runs_of(arguments), patterns) for name in arguments.names]
     if arguments.baseline is not None:
-        baseline = find_scores(arguments.baseline, arguments.runs, patterns)
+        baseline = find_scores(arguments.baseline, shared.runs_of(arguments), patterns)
         pairs = [(candidate, baseline) for candidate in named]
         named.append(baseline)
     elif len(named) < 2:

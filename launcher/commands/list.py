@@ -26,7 +26,8 @@ def main(arguments: argparse.Namespace) -> int:
     from launcher.figures import ago
     from launcher.watch import Watcher
 
-    experiments = list_experiments(arguments.runs)
+    runs = shared.runs_of(arguments)
+    experiments = list_experiments(runs)
     views = [Watcher(e, executor_of(e), SystemClock()).look() for e in experiments]
     if arguments.json:
         rows = [
@@ -41,7 +42,7 @@ def main(arguments: argparse.Namespace) -> int:
         print(json.dumps(rows))
         return 0
     if not experiments:
-        print(f"no experiments in {arguments.runs}/")
+        print(f"no experiments in {runs}/")
         return 0
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
     for name in ("experiment", "started", "seeds"):

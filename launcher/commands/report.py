@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
+import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from launcher.commands import arguments as shared
@@ -12,10 +15,13 @@ if TYPE_CHECKING:
     from launcher.experiment import Experiment
     from launcher.report import Report
 
+SVG_COLUMNS = 94
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     shared.add_experiment(parser)
     shared.add_json(parser, "the content of report.json")
+    parser.add_argument("--svg", type=Path, metavar="F", help="also save the picture as SVG")
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -29,7 +35,22 @@ def main(arguments: argparse.Namespace) -> int:
         print(json.dumps(report.plain()))
     else:
         show(report, experiment)
+    if arguments.svg:
+        save_svg(report, arguments.svg)
     return report.exit_code
+
+
+def save_svg(report: Report, path: Path) -> None:
+    """Save what the terminal shows of a report as a picture."""
+    from rich.console import Console
+
+    from launcher import report_tables
+
+    console = Console(record=True, width=SVG_COLUMNS, file=io.StringIO())
+    console.print(report_tables.draw(report))
+    svg = console.export_svg(title=f"golf-launch report {report.name}")
+    # rich points to a web font; the reader's own monospace shows the picture without a network.
+    path.write_text(re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL))
 
 
 def show(report: Report, experiment: Experiment) -> None:

@@ -6,7 +6,6 @@ import argparse
 import dataclasses
 import json
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from golf.config import load_job
@@ -14,7 +13,10 @@ from launcher.commands import arguments as shared
 from launcher.errors import LaunchError
 
 if TYPE_CHECKING:
+    from launcher.experiment import Experiment
+    from launcher.plan import Plan
     from launcher.policy import Policy
+    from launcher.profile import Profile
 
 COMMAND_WORDS = (
     "plan",
@@ -42,45 +44,66 @@ def main(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
     from launcher import plan_text
-    from launcher.checks import Verdict, check_plan, refused
+    from launcher.checks import Verdict, refused
     from launcher.commands.attach import submit_and_watch
-    from launcher.experiment import Experiment, ExperimentPaths, Registration, new_name
     from launcher.forecast import forecast
-    from launcher.machine import this_machine
-    from launcher.plan import make_plan
-    from launcher.spec import find_job, parse_seeds
+    from launcher.site import site_of
 
-    job_file = find_job(arguments.job, COMMAND_WORDS)
-    seeds = parse_seeds(arguments.seeds)
-    job = load_job(job_file, arguments.overrides)
-    root = Path(arguments.runs).absolute() / new_name(job.job.name, time.time())
-    plan = make_plan(job, seeds, ExperimentPaths(root), arguments.data)
+    plan, profile = _plan(arguments)
     policy = _policy(arguments)
-    checks = (*check_plan(plan, this_machine()), *forecast(plan, policy))
+    site = site_of(profile)
+    checks = (*site.checks(plan), *forecast(plan, policy))
     if arguments.json:
         print(json.dumps({"event": "plan", "time": time.time(), **plan_text.plain(plan, checks)}))
     else:
         Console().print(plan_text.draw(plan, checks))
         if arguments.dry_run:
             print("", *plan_text.command_lines(plan), sep="\n")
+            print(*site.scripts(plan), sep="\n")
     if refused(checks):
         failed = [check.name for check in checks if check.verdict is Verdict.FAIL]
         raise LaunchError(f"nothing was started; see above: {', '.join(failed)}")
     if arguments.dry_run:
         return 0
-    experiment = Experiment.register(
+    experiment = _register(arguments, plan, profile, policy)
+    return submit_and_watch(experiment, json_lines=arguments.json, detach=arguments.detach)
+
+
+def _plan(arguments: argparse.Namespace) -> tuple[Plan, Profile]:
+    from launcher.experiment import ExperimentPaths, new_name
+    from launcher.plan import make_plan
+    from launcher.profile import choose_container, load_profile
+    from launcher.spec import find_job, parse_seeds
+
+    job_file = find_job(arguments.job, COMMAND_WORDS)
+    seeds = parse_seeds(arguments.seeds)
+    profile = load_profile(arguments.profile)
+    job = load_job(job_file, arguments.overrides)
+    container = choose_container(job.container, profile, arguments.runtime, arguments.image)
+    job = dataclasses.replace(job, container=container)
+    root = shared.runs_of(arguments).absolute() / new_name(job.job.name, time.time())
+    return make_plan(job, seeds, ExperimentPaths(root), arguments.data), profile
+
+
+def _register(
+    arguments: argparse.Namespace, plan: Plan, profile: Profile, policy: Policy
+) -> Experiment:
+    from launcher.experiment import Experiment, Registration
+
+    return Experiment.register(
         plan.paths,
-        job,
+        plan.job,
         Registration(
-            seeds=seeds,
+            seeds=plan.seeds,
             stages=plan.stages,
             asked_job=arguments.job,
             overrides=tuple(arguments.overrides),
             data=str(plan.data),
+            executor=profile.site.executor,
+            profile=profile.plain(),
             policy=policy.plain(),
         ),
     )
-    return submit_and_watch(experiment, json_lines=arguments.json, detach=arguments.detach)
 
 
 def _policy(arguments: argparse.Namespace) -> Policy:
@@ -90,4 +113,6 @@ def _policy(arguments: argparse.Namespace) -> Policy:
         return policy
     from launcher.sources import find_scores
 
-    return dataclasses.replace(policy, baseline=find_scores(arguments.baseline, arguments.runs))
+    return dataclasses.replace(
+        policy, baseline=find_scores(arguments.baseline, shared.runs_of(arguments))
+    )

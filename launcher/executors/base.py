@@ -17,6 +17,8 @@ class Executor(Protocol):
     """
 
     name: str
+    cancel_every_s: float
+    """Seconds between two looks while jobs are being cancelled."""
 
     def submit(self, stages: Sequence[Stage], lock: int) -> None:
         """Submit stages, those that others wait for first, and record each submission.
@@ -26,6 +28,13 @@ class Executor(Protocol):
 
         Raises:
             LaunchError: the place refused them.
+        """
+
+    def adopt(self) -> None:
+        """Record jobs that a killed launcher submitted and did not record; needs the lock.
+
+        Raises:
+            LaunchError: the place cannot be asked, so that submitting could double jobs.
         """
 
     def observe(self, now: float) -> dict[str, Observation]:

@@ -19,6 +19,11 @@ def executor_of(experiment: Experiment) -> Executor:
         from launcher.machine import this_machine
 
         return LocalExecutor(experiment, this_machine())
+    if name == "slurm":
+        from launcher.executors.slurm import SlurmExecutor
+        from launcher.profile import profile_from
+
+        return SlurmExecutor(experiment, profile_from(experiment.registry["profile"]))
     raise LaunchError(
         f"{experiment.name} was submitted by executor {name!r}, unknown to this version"
     )

@@ -31,6 +31,7 @@ class LocalExecutor:
     """Runs the stages of an experiment on this machine."""
 
     name = "local"
+    cancel_every_s = 0.5
 
     def __init__(
         self, experiment: Experiment, machine: Machine, slots_folder: Path | None = None
@@ -76,6 +77,9 @@ class LocalExecutor:
             machine_cores=self._machine.num_cores,
             machine_gpus=self._machine.gpus,
         )
+
+    def adopt(self) -> None:
+        """Nothing to find: who submits holds the lock until it has recorded its jobs."""
 
     def observe(self, now: float) -> dict[str, Observation]:
         return {key: observe(job, now) for key, job in self._experiment.submissions().items()}

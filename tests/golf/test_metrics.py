@@ -51,6 +51,7 @@ def test_a_resumed_run_goes_on_after_the_steps_of_its_checkpoint(tmp_path: Path)
         first.add(line(step), loss(1.0))
     first.close()
     second = Metrics(path, num_lines=2)
+    assert second.last == {"step": 2, "train_loss": 1.0, "lr_scale": 1.0}
     second.add(line(3), loss(9.0))
     second.close()
     assert [(e["step"], e["train_loss"]) for e in read_lines(path)] == [(1, 1), (2, 1), (3, 9)]

@@ -161,3 +161,16 @@ def test_missing_and_unexpected_tensors_are_named(state: dict[str, Tensor]) -> N
     assert "1 missing: blocks.1.attn.q_gain" in str(caught.value)
     assert "1 unexpected: bigram.scale" in str(caught.value)
     assert "model.num_layers" in str(caught.value)
+
+
+def test_an_artifact_of_other_settings_is_refused_by_name(tmp_path: Path):
+    from golf.config import ModelConfig, QuantizeConfig
+    from golf.quantize.artifact import write_artifact
+
+    path = tmp_path / "model.golf"
+    write_artifact(
+        path, {"smear.gate": torch.zeros(4)}, ModelConfig(), QuantizeConfig(zstd_level=1)
+    )
+    assert load_weights(path, ModelConfig()).keys() == {"smear.gate"}
+    with pytest.raises(WeightsError, match=r"model\.logit_softcap=30\.0 \(job: 15\.0\)"):
+        load_weights(path, ModelConfig(logit_softcap=15.0))

@@ -1,0 +1,92 @@
+"""What can be known of a launch on a cluster before any time is spent there.
+
+1. Seeds and data, as for any launch.
+2. The site: sbatch is here, the runs lie where nodes see them.
+3. The container: a runtime has an image, and the image's name can serve.
+4. Each kind of job as Slurm judges it: `sbatch --test-only` says when it would start, or why never.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from launcher.checks import Check, Verdict, common_checks
+from launcher.plan import Plan
+from launcher.runtimes import runtime_of
+
+LOCAL_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")
+"""Folders that every node has for itself."""
+
+
+def check_cluster_plan(
+    plan: Plan, tests: Callable[[], Sequence[tuple[str, str]]]
+) -> tuple[Check, ...]:
+    """Every check of a plan on the profile's site.
+
+    `tests` gives, for each kind of job, what `sbatch --test-only` says of it.
+    """
+    checks = [*common_checks(plan), _gpu_hours(plan), _shared(plan), _container(plan)]
+    if shutil.which("sbatch") is None:
+        fix = 'run golf-launch on a login node, or set site.executor = "local" in the profile'
+        figure = "sbatch is not on this machine"
+        return (*checks, Check(name="Slurm", verdict=Verdict.FAIL, figure=figure, fix=fix))
+    return (*checks, *(_test(kind, words) for kind, words in tests()))
+
+
+def gpu_hours(plan: Plan) -> float:
+    """GPU hours by which the time limits end every stage."""
+    return sum(
+        stage.resources.nodes * stage.resources.gpus_per_node * stage.resources.time_minutes / 60
+        for stage in plan.stages
+    )
+
+
+def _gpu_hours(plan: Plan) -> Check:
+    figure = f"{gpu_hours(plan):g} hours at most, by the time limits"
+    return Check(name="GPUs", verdict=Verdict.OK, figure=figure)
+
+
+def _shared(plan: Plan) -> Check:
+    runs = plan.paths.root.parent
+    if any(runs.is_relative_to(folder) for folder in LOCAL_FOLDERS):
+        return Check(
+            name="shared",
+            verdict=Verdict.WARN,
+            figure=f"{runs} is usually a folder of this machine alone",
+            fix="put the runs where every node sees them: --runs DIR, or site.runs in the profile",
+        )
+    return Check(name="shared", verdict=Verdict.OK, figure=str(runs))
+
+
+def _container(plan: Plan) -> Check:
+    container = plan.job.container
+    if container.runtime == "none":
+        return Check(name="container", verdict=Verdict.OK, figure="none")
+    runtime = runtime_of(container.runtime)
+    figure = f"{container.runtime}, {container.image}"
+    problem = runtime.problem_with(container.image)
+    path = Path(container.image)
+    if not problem and path.is_absolute() and not path.exists():
+        problem = f"{container.image} does not exist on this machine"
+    if problem:
+        fix = f"{problem}; containers/README.md tells how to make {runtime.image_hint}"
+        return Check(name="container", verdict=Verdict.FAIL, figure=figure, fix=fix)
+    return Check(name="container", verdict=Verdict.OK, figure=figure)
+
+
+def _test(kind: str, words: str) -> Check:
+    """sbatch's own verdict on a kind of job."""
+    start = re.search(r"to start at (\S+) using (.*)", words)
+    if start:
+        figure = f"would start at {start[1].replace('T', ' ')} using {start[2]}"
+        return Check(name=f"{kind} job", verdict=Verdict.OK, figure=figure)
+    return Check(
+        name=f"{kind} job",
+        verdict=Verdict.FAIL,
+        figure=" ".join(words.split()) or "sbatch --test-only says nothing",
+        fix="change resources.* of the job, or partition, account, qos and limits in the profile; "
+        "golf-launch doctor shows what the site offers",
+    )

@@ -1,0 +1,213 @@
+"""Stages as Slurm jobs: submitted through submitit, told by Slurm, cancelled by scancel.
+
+1. `submit` groups stages into batches, writes each down, gives it to sbatch and records its id.
+2. `observe` asks Slurm about all jobs at once and puts what it says into our words.
+3. `adopt` finds jobs that a killed launcher submitted and did not record, by their names.
+"""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+
+from golf.records import read_json, read_lines
+from launcher.errors import LaunchError
+from launcher.executors.slurm_batches import Batch, make_batches, write_batch, written_batches
+from launcher.executors.slurm_ended import EndedJobs
+from launcher.executors.slurm_queue import Answer, Job, Queue
+from launcher.executors.slurm_script import Launch, Needs, body, parameters
+from launcher.executors.slurm_words import ENDS, STATES, waiting_reason
+from launcher.experiment import Experiment, Submission
+from launcher.profile import Profile
+from launcher.stage import Stage
+from launcher.states import Observation, State
+
+CANCEL_CALL_S = 60.0
+
+
+class SlurmExecutor:
+    """Runs the stages of an experiment on a cluster."""
+
+    name = "slurm"
+    cancel_every_s = 3.0
+
+    def __init__(self, experiment: Experiment, profile: Profile) -> None:
+        self._experiment = experiment
+        self._launch = Launch(
+            paths=experiment.paths,
+            container=experiment.job().container,
+            data=experiment.registry["data"],
+            profile=profile,
+        )
+        self._queue = Queue(profile.slurm.poll_seconds)
+        self._ended = EndedJobs(experiment.paths.jobs / "ended.jsonl")
+
+    # ---- submit ----
+
+    def submit(self, stages: Sequence[Stage], lock: int) -> None:
+        folder = self._experiment.paths.jobs
+        folder.mkdir(exist_ok=True)
+        ids: dict[str, tuple[str, Batch]] = {}
+        array_from = self._launch.profile.slurm.array_from
+        for batch in make_batches(self._experiment.paths, stages, array_from):
+            needs = self._needs(batch, ids)
+            write_batch(folder, batch)
+            job_id = self._submit(batch, needs)
+            for index, stage in enumerate(batch.stages):
+                ids[stage.key] = (job_id, batch)
+                self._record(stage.key, batch.task_id(job_id, index))
+        self._queue.forget()
+
+    def _submit(self, batch: Batch, needs: Needs) -> str:
+        from launcher.executors.slurm_submit import ScriptExecutor
+
+        wanted = parameters(self._launch, batch, needs)
+        executor = ScriptExecutor(self._launch.paths.jobs, wanted, len(batch.stages))
+        return executor.submit_script(body(self._launch, batch))
+
+    def _needs(self, batch: Batch, ids: dict[str, tuple[str, Batch]]) -> Needs:
+        """Jobs to wait for: of this submission, or of an earlier one that is still under way."""
+        keys = list(dict.fromkeys(key for stage in batch.stages for key in stage.after))
+        found = [ids[key] for key in keys if key in ids]
+        earlier = self._experiment.submissions()
+        waiting = [
+            earlier[key].job_id
+            for key in keys
+            if key not in ids and key in earlier and not self._is_done(key)
+        ]
+        wait_for = tuple(dict.fromkeys([job_id for job_id, _ in found] + waiting))
+        own = batch.is_array and any(before.is_array for _, before in found)
+        return Needs(ids=wait_for, each_its_own=own)
+
+    def _is_done(self, key: str) -> bool:
+        status = read_json(self._experiment.paths.stage(key).status) or {}
+        return bool(status.get("state") == State.DONE)
+
+    def _record(self, key: str, job_id: str) -> None:
+        self._experiment.record_submission(
+            Submission(
+                stage=key,
+                executor=self.name,
+                job_id=job_id,
+                host=socket.gethostname(),
+                submitted_at=time.time(),
+            )
+        )
+
+    def adopt(self) -> None:
+        answer = self._queue.look(time.time())
+        if answer.asked_at is None or answer.problem:
+            raise LaunchError(
+                f"Slurm does not answer ({answer.problem}); nothing was changed, because jobs of "
+                f"{self._experiment.name} may be in its queue. Try again when it is back"
+            )
+        for key, job in self._unrecorded(answer):
+            self._record(key, job.id)
+
+    def _unrecorded(self, answer: Answer) -> Iterator[tuple[str, Job]]:
+        """Jobs in the queue that bear our name and stand in no record."""
+        names = dict(written_batches(self._experiment.paths.jobs))
+        recorded = {line["job_id"] for line in read_lines(self._experiment.paths.submissions)}
+        for job in answer.jobs.values():
+            if job.name in names and job.id not in recorded:
+                keys = names[job.name]
+                index = int(job.id.partition("_")[2] or 0)
+                yield keys[index], job
+
+    # ---- observe ----
+
+    def observe(self, now: float) -> dict[str, Observation]:
+        answer = self._queue.look(now)
+        ids = {key: job.job_id for key, job in self._experiment.submissions().items()}
+        for key, job in self._unrecorded(answer):
+            ids.setdefault(key, job.id)
+        missing = [
+            job_id
+            for key, job_id in ids.items()
+            if job_id not in answer.jobs and not self._ended.get(job_id) and not self._is_done(key)
+        ]
+        told = self._queue.gone(missing) if missing and not answer.problem else {}
+        known = {**told, **answer.jobs}
+        # A job that is requeued passes through states that look like an end; squeue shows it again.
+        self._ended.keep(known[job_id] for job_id in ids.values() if job_id in known)
+        return {
+            key: self._observation(
+                key, job_id, known.get(job_id) or self._ended.get(job_id), answer, now
+            )
+            for key, job_id in ids.items()
+        }
+
+    def _observation(
+        self, key: str, job_id: str, job: Job | None, answer: Answer, now: float
+    ) -> Observation:
+        seen_at = answer.asked_at if answer.asked_at is not None else now
+        unanswered = f"; Slurm does not answer now: {answer.problem}" if answer.problem else ""
+        if job is None and unanswered:
+            return Observation(
+                state=State.WAITING,
+                evidence=f"job {job_id}{unanswered}",
+                seen_at=seen_at,
+                rules=True,
+            )
+        if job is None:
+            text = f"job {job_id} is no longer in Slurm's queue"
+            return Observation(
+                state=State.LOST, evidence=text, seen_at=seen_at, rules=True, reason=text
+            )
+        state = STATES.get(job.state, State.RUNNING)
+        where = f" on {job.nodes}" if job.nodes else ""
+        return Observation(
+            state=State.SKIPPED if job.reason.startswith("DependencyNever") else state,
+            evidence=f"job {job_id} {job.state}{where} ({job.source}){unanswered}",
+            seen_at=seen_at,
+            rules=True,
+            reason=self._reason(key, job),
+            began_at=now if state is State.WAITING else job.started_at,
+        )
+
+    def _reason(self, key: str, job: Job) -> str:
+        if job.reason.startswith("DependencyNever"):
+            return f"{', '.join(self._experiment.stage(key).after)} did not succeed"
+        if STATES.get(job.state) is State.WAITING:
+            attempts = self._attempts(key)
+            again = f"attempt {attempts + 1} " if attempts else ""
+            return again + waiting_reason(job.reason)
+        if not job.is_over or job.state == "COMPLETED":
+            return ""
+        last = self._last_note(key)
+        if last.get("event") == "gave_up":
+            return f"gave up after {last['attempt']} attempts (slurm.max_attempts)"
+        if last.get("event") == "setup_failed":
+            return "a setup line of the profile failed; see the job's output in jobs/"
+        return ENDS.get(job.state, f"Slurm says {job.state} ({job.reason})")
+
+    def _attempts(self, key: str) -> int:
+        return int(self._last_note(key).get("attempt", 0))
+
+    def _last_note(self, key: str) -> dict[str, int | str]:
+        """What the batch script last wrote; nothing before its first start."""
+        lines = read_lines(self._experiment.paths.stage(key).root / "attempts.jsonl")
+        return lines[-1] if lines else {}
+
+    # ---- cancel ----
+
+    def cancel(self, stages: Sequence[str]) -> None:
+        submissions = self._experiment.submissions()
+        ids = [submissions[key].job_id for key in stages if key in submissions]
+        self._queue.forget()
+        if not ids:
+            return
+        if shutil.which("scancel") is None:
+            raise LaunchError("scancel is not on this machine; cancel from a login node")
+        done = subprocess.run(
+            ["scancel", *ids],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=CANCEL_CALL_S,
+        )
+        if done.returncode != 0 and "Invalid job id" not in done.stderr:
+            raise LaunchError(f"scancel failed: {done.stderr.strip()}")

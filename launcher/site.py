@@ -1,0 +1,86 @@
+"""Where a plan would run, asked before anything is written: its checks and its exact scripts."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+from launcher.checks import Check, Verdict, check_plan
+from launcher.plan import Plan
+from launcher.profile import Profile, default_path
+
+
+class Site(Protocol):
+    """A place that can judge a plan."""
+
+    def checks(self, plan: Plan) -> tuple[Check, ...]:
+        """Every check, each with its verdict."""
+
+    def scripts(self, plan: Plan) -> Iterator[str]:
+        """What would be submitted beside the command lines."""
+
+
+def site_of(profile: Profile) -> Site:
+    """The site that the profile names."""
+    return SlurmSite(profile) if profile.site.executor == "slurm" else ThisMachine()
+
+
+class ThisMachine:
+    """Stages as processes of this machine."""
+
+    def checks(self, plan: Plan) -> tuple[Check, ...]:
+        from launcher.machine import this_machine
+
+        checks = check_plan(plan, this_machine())
+        if shutil.which("sbatch") is None:
+            return checks
+        return (
+            *checks,
+            Check(
+                name="Slurm",
+                verdict=Verdict.WARN,
+                figure="sbatch is here, but no profile asks for it; stages run on this machine",
+                fix=f'write {default_path()} with [site] executor = "slurm" and what the site '
+                "wants in [slurm], or name one with --profile",
+            ),
+        )
+
+    def scripts(self, plan: Plan) -> Iterator[str]:
+        yield from ()
+
+
+class SlurmSite:
+    """A cluster, through submitit and sbatch."""
+
+    def __init__(self, profile: Profile) -> None:
+        self._profile = profile
+
+    def checks(self, plan: Plan) -> tuple[Check, ...]:
+        from launcher.cluster_checks import check_cluster_plan
+
+        return check_cluster_plan(plan, lambda: list(self._tests(plan)))
+
+    def scripts(self, plan: Plan) -> Iterator[str]:
+        for kind, text, _ in self._rendered(plan):
+            yield f"\n# ---- sbatch script of a {kind} job ----\n{text}"
+
+    def _tests(self, plan: Plan) -> Iterator[tuple[str, str]]:
+        for kind, _, test in self._rendered(plan):
+            yield kind, test
+
+    def _rendered(self, plan: Plan) -> Sequence[tuple[str, str, str]]:
+        """Kind, script and Slurm's verdict of the first batch of each kind."""
+        from launcher.executors.slurm_batches import make_batches
+        from launcher.executors.slurm_script import Launch
+        from launcher.executors.slurm_submit import render
+
+        launch = Launch(
+            paths=plan.paths,
+            container=plan.job.container,
+            data=str(plan.data),
+            profile=self._profile,
+        )
+        batches = make_batches(plan.paths, plan.stages, self._profile.slurm.array_from)
+        firsts = {batch.stages[0].kind: batch for batch in reversed(batches)}
+        return [(kind, *render(launch, batch)) for kind, batch in reversed(firsts.items())]
