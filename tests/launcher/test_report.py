@@ -32,7 +32,7 @@ def experiment(lab: Lab) -> Experiment:
 
 def finish(experiment: Experiment, seed: int, **changes: Any) -> None:
     """Leave the files of a seed that ran to its end."""
-    paths, bpb = experiment.paths, BPB[seed]
+    paths, bpb = experiment.paths, BPB[seed] + changes.pop("shift", 0.0)
     figures = {"total_bytes": 900, "train_seconds": 50.0, "seconds": 40.0, "verify": 0} | changes
 
     def score(offset: float, **more: Any) -> dict[str, Any]:
@@ -42,7 +42,7 @@ def finish(experiment: Experiment, seed: int, **changes: Any) -> None:
     write_json(paths.train(seed).result, train)
     last = figures["train_seconds"]
     steps = [
-        {"step": step, "elapsed_ms": 1000 * at, "train_loss": 2.0, "lr_scale": 0.5}
+        {"step": step, "elapsed_ms": 1000 * at, "train_loss": 2.0, "lr_scale": 0.5, "tokens": 9}
         for step, at in ((99, last - 0.6), (100, last))
     ]
     paths.train(seed).metrics.write_text("".join(json.dumps(step) + "\n" for step in steps))
