@@ -29,6 +29,7 @@ COMMANDS = {
     "collect": "write report.json, report.md and report.html",
     "report": "show the results",
     "compare": "is one better than another, by how much, and how sure are we",
+    "sweep": "watch a sweep and rank its variants; --sweep starts one",
     "list": "list the experiments",
 }
 HELP = """\
@@ -44,6 +45,7 @@ EXPERIMENT is a name, a part of one, or a folder; the newest by default.
 
   golf-launch smoke --seeds 1337,42,7
   golf-launch record --seeds 1337 42 7 --data DATA --set ttt.lr=0.001
+  golf-launch smoke --seeds 1,2,3 --sweep ttt.lr=0.01,0.02
   golf-launch attach
   golf-launch compare pr1514 pr1493
 

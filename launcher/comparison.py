@@ -17,7 +17,7 @@ from launcher.baselines import median_std_bpb
 from launcher.policy import Policy
 from launcher.power import Design, least_difference, seeds_to_settle
 from launcher.scores import Scores, incomparable
-from launcher.significance import Outcome, TestName, compare, holm
+from launcher.significance import Outcome, TestName, compare, holm, summarize
 from launcher.units import LABELS, Unit
 
 
@@ -103,6 +103,8 @@ def _compare(candidate: Scores, baseline: Scores, policy: Policy) -> Comparison:
 
 def design_of(candidate: Scores, baseline: Scores, policy: Policy, margin: float) -> Design | None:
     """The comparison's design, by the candidate's own spread or the published records'."""
+    if policy.test == "paired":
+        return _paired_design(candidate, baseline, policy, margin)
     own, other = candidate.summary(policy.unit), baseline.summary(policy.unit)
     std = own.std if own and own.std else published_std(policy.unit, candidate.bytes_per_token)
     if std is None:
@@ -113,6 +115,19 @@ def design_of(candidate: Scores, baseline: Scores, policy: Policy, margin: float
         baseline_count=other.count if other and policy.test != "one-sample" else 0,
         alpha=policy.alpha,
         margin=margin,
+    )
+
+
+def _paired_design(
+    candidate: Scores, baseline: Scores, policy: Policy, margin: float
+) -> Design | None:
+    """The differences of the common seeds are one sample."""
+    ours, theirs = candidate.by_seed(policy.unit), baseline.by_seed(policy.unit)
+    spread = summarize([theirs[seed] - ours[seed] for seed in ours if seed in theirs])
+    if spread is None or not spread.std:
+        return None
+    return Design(
+        std=spread.std, baseline_std=0.0, baseline_count=0, alpha=policy.alpha, margin=margin
     )
 
 
@@ -163,6 +178,18 @@ def _verdict(comparison: Comparison, outcome: Outcome) -> str:
     if outcome.least_p is not None and outcome.least_p >= comparison.alpha:
         return f"{rest}; so few seeds cannot give less than {p_text(outcome.least_p)}"
     return rest + _more_seeds(comparison, outcome)
+
+
+def headline(comparison: Comparison) -> str:
+    """The verdict in a few words, for one among other facts."""
+    outcome, p = comparison.outcome, comparison.adjusted_p
+    if outcome is None or p is None:
+        return comparison.verdict
+    amount = f"{amount_text(abs(outcome.difference), comparison.unit)} {LABELS[comparison.unit]}"
+    side = "better" if outcome.difference > 0 else "worse"
+    shown = "shown" if comparison.passed else "not shown"
+    margin = f" beyond a margin of {comparison.margin_text}" if comparison.margin else ""
+    return f"{amount} {side} than {comparison.baseline}: {shown}{margin}, p = {p_text(p)}"
 
 
 def _margin_text(comparison: Comparison) -> str:

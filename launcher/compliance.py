@@ -19,6 +19,9 @@ from launcher.seed_report import FINAL, SeedReport
 from launcher.states import TERMINAL
 from launcher.units import recognize, totals_problem
 
+ARTIFACT = "artifact with its code"
+TRAINING = "last training step begun"
+EVALUATION = "TTT evaluation"
 RULE_GPUS = 8
 RULE_DEVICE = "H100"
 
@@ -98,7 +101,7 @@ def _worst(
 def _artifact(sheet: Sheet, limit: int) -> Gate:
     figure, worst = _worst(sheet, lambda seed: seed.total_bytes)
     return Gate(
-        name="artifact with its code",
+        name=ARTIFACT,
         figure=figure,
         limit=limit,
         unit="bytes",
@@ -114,7 +117,7 @@ def _artifact(sheet: Sheet, limit: int) -> Gate:
 def _training(sheet: Sheet, limit: float) -> Gate:
     figure, worst = _worst(sheet, lambda seed: seed.last_step_began_s)
     return Gate(
-        name="last training step begun",
+        name=TRAINING,
         figure=figure,
         limit=limit,
         unit="s",
@@ -144,7 +147,7 @@ def _quantization(sheet: Sheet) -> Gate:
 def _evaluation(sheet: Sheet, limit: float) -> Gate:
     figure, worst = _worst(sheet, lambda seed: seed.eval_seconds)
     return Gate(
-        name="TTT evaluation",
+        name=EVALUATION,
         figure=figure,
         limit=limit,
         unit="s",
@@ -172,7 +175,7 @@ def _count(
 def _coverage(sheet: Sheet) -> Gate:
     gate = _count(
         sheet,
-        "tokens scored exactly once",
+        "each token scored once",
         sheet.evaluated(),
         lambda seed: seed.coverage == "exactly once",
     )

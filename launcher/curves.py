@@ -12,6 +12,9 @@ from golf.records import read_lines
 from launcher.experiment import ExperimentPaths
 
 MAX_POINTS = 240
+MIN_POINTS = 24
+ALL_POINTS = 6000
+"""Of one curve over all seeds, so that the report of 200 seeds stays small."""
 Points = tuple[tuple[float, float], ...]
 
 
@@ -32,43 +35,43 @@ class Curves:
     """Sliding BPB minus TTT BPB of each chunk by itself."""
 
 
-def read_curves(paths: ExperimentPaths, seed: int) -> Curves:
-    """Read a seed's metrics and ledgers."""
+def points_of(num_seeds: int) -> int:
+    """Points that each seed's curve may have."""
+    return max(MIN_POINTS, min(MAX_POINTS, ALL_POINTS // max(num_seeds, 1)))
+
+
+def read_curves(paths: ExperimentPaths, seed: int, count: int = MAX_POINTS) -> Curves:
+    """Read a seed's metrics and ledgers; `count` points a curve at most."""
     metrics = _last_of_each_step(read_lines(paths.train(seed).metrics))
     ttt = _scores(paths.evaluation(seed, "ttt").ledger)
     sliding = _scores(paths.evaluation(seed, "sliding").journal("sliding"))
     return Curves(
         seed=seed,
-        loss=means([(float(m["step"]), m["train_loss"]) for m in metrics]),
-        lr_scale=picked([(float(m["step"]), m["lr_scale"]) for m in metrics]),
-        running_bpb=picked(_running(ttt)),
-        running_bpb_sliding=picked(_running(sliding)),
-        ttt_gain=means(_gain(ttt, sliding)),
+        loss=means([(float(m["step"]), m["train_loss"]) for m in metrics], count),
+        lr_scale=picked([(float(m["step"]), m["lr_scale"]) for m in metrics], count),
+        running_bpb=picked(_running(ttt), count),
+        running_bpb_sliding=picked(_running(sliding), count),
+        ttt_gain=means(_gain(ttt, sliding), count),
     )
 
 
-def means(points: Sequence[tuple[float, float]]) -> Points:
-    """At most `MAX_POINTS` points, each the mean of neighbours."""
-    edges = _edges(len(points))
+def means(points: Sequence[tuple[float, float]], count: int = MAX_POINTS) -> Points:
+    """At most `count` points, each the mean of neighbours."""
+    parts = min(len(points), count)
+    edges = [index * len(points) // max(parts, 1) for index in range(parts + 1)]
     groups = [points[a:b] for a, b in itertools.pairwise(edges)]
     return tuple(
         (sum(x for x, _ in group) / len(group), sum(y for _, y in group) / len(group))
         for group in groups
-        if group
     )
 
 
-def picked(points: Sequence[tuple[float, float]]) -> Points:
-    """At most `MAX_POINTS` of the points, the first and the last among them."""
-    if len(points) <= MAX_POINTS:
+def picked(points: Sequence[tuple[float, float]], count: int = MAX_POINTS) -> Points:
+    """At most `count` of the points, the first and the last among them."""
+    if len(points) <= count:
         return tuple(points)
     last = len(points) - 1
-    return tuple(points[round(i * last / (MAX_POINTS - 1))] for i in range(MAX_POINTS))
-
-
-def _edges(count: int) -> list[int]:
-    parts = min(count, MAX_POINTS)
-    return [index * count // max(parts, 1) for index in range(parts + 1)]
+    return tuple(points[round(i * last / (count - 1))] for i in range(count))
 
 
 def _last_of_each_step(lines: Sequence[dict[str, float]]) -> list[dict[str, float]]:

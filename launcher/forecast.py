@@ -68,9 +68,10 @@ def _significance(plan: Plan, policy: Policy) -> Check:
         figure = "one seed gives no verdict against any baseline"
         return Check(name="significance", verdict=Verdict.WARN, figure=figure)
     whose = "its" if own and own.std else "the published records'"
+    unpaired = ", less where pairing helps" if policy.test == "paired" else ""
     figure = (
         f"{policy}; against {baseline.name} {count} seeds show, 4 times of 5, a true difference "
-        f"of {amount_text(least, 'bpb')} BPB, by {whose} spread of {std:.5f}"
+        f"of {amount_text(least, 'bpb')} BPB, by {whose} spread of {std:.5f}{unpaired}"
     )
     return Check(name="significance", verdict=Verdict.OK, figure=figure)
 

@@ -31,9 +31,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from golf.records import replace_file, write_json
-from launcher.comparison import Comparison, judge, published_std
+from launcher.comparison import Comparison, headline, judge, published_std
 from launcher.compliance import Gate, Sheet, gates, outside_the_rule
-from launcher.curves import Curves, read_curves
+from launcher.curves import Curves, points_of, read_curves
 from launcher.executors.base import Executor
 from launcher.experiment import Experiment, ExperimentPaths
 from launcher.policy import Policy
@@ -121,7 +121,9 @@ def collect(experiment: Experiment, executor: Executor) -> Report:
         policy=policy,
         comparison=comparison,
         power=_power(scores, policy or Policy()),
-        curves=tuple(read_curves(experiment.paths, seed.seed) for seed in seeds),
+        curves=tuple(
+            read_curves(experiment.paths, seed.seed, points_of(len(seeds))) for seed in seeds
+        ),
         verdict=_verdict(seeds, summaries, judged, comparison),
         exit_code=_exit_code(seeds, judged, statuses, comparison),
     )
@@ -220,7 +222,7 @@ def _verdict(
         spread = f" ± {bpb.half_width:.4f} (95%)" if bpb.half_width is not None else ""
         parts.append(f"TTT {bpb.mean:.4f}{spread} BPB")
     if comparison is not None:
-        parts.append(comparison.verdict)
+        parts.append(headline(comparison))
     broken = [gate.name for gate in judged if gate.passed is False]
     if broken:
         parts.append(f"fails: {', '.join(broken)}")

@@ -12,12 +12,16 @@ from rich.text import Text
 
 from launcher import comparison_text, figures, hints, text_table
 from launcher.compliance import Gate
+from launcher.curves import Points
+from launcher.progress import thin
 from launcher.report import Power, Report
 from launcher.seed_report import COLUMNS, SeedReport
 from launcher.states import State
 from launcher.text_table import TextTable
 
 GROUPED_ROWS = ("mean", "std", "95% ±")
+COURSE_WIDTH = 28
+MAX_COURSES = 12
 SCORES_NOTE = (
     "Loss is in nats a token, BPB in bits a byte. Mean, sample standard deviation and Student-t "
     "interval are over the seeds that are done."
@@ -110,16 +114,16 @@ def rules(report: Report) -> TextTable:
     rows = tuple(
         (
             gate.name,
+            _gate_verdict(gate),
             _amount(gate, gate.figure),
             _amount(gate, gate.limit),
             figures.NONE if gate.seed is None else str(gate.seed),
-            _gate_verdict(gate),
             gate.evidence or figures.NONE,
             gate.note or figures.NONE,
         )
         for gate in report.gates
     )
-    header = ("rule", "worst", "limit", "seed", "verdict", "evidence", "note")
+    header = ("rule", "verdict", "worst", "limit", "seed", "evidence", "note")
     return TextTable(title="Rules, on the worst seed", header=header, rows=rows)
 
 
@@ -147,7 +151,11 @@ def draw(report: Report) -> RenderableType:
     mark = "✔" if report.exit_code == 0 else "✘"
     parts: list[RenderableType] = [Text(f"{mark} {report.verdict}", style=style)]
     parts += [Text(), _draw_scores(scores(report)), Text(), _draw_significance(report)]
-    parts += [Text(), text_table.draw(runs(report)), Text(), _draw_rules(rules(report))]
+    parts += [Text(), text_table.draw(runs(report))]
+    courses = _courses(report)
+    if courses.rows:
+        parts += [Text(), text_table.draw(courses)]
+    parts += [Text(), _draw_rules(rules(report))]
     parts += [
         Text(f"outside the 600 s rule: {why}", style="magenta") for why in report.outside_rule
     ]
@@ -162,6 +170,22 @@ def draw(report: Report) -> RenderableType:
             parts += [Text(), Text(f"seed {seed.seed} {seed.state}{reason}", style="red")]
             parts.append(Text(f"  {hints.short(Path(seed.log))}", style="dim", overflow="fold"))
     return Group(*parts)
+
+
+def _courses(report: Report) -> TextTable:
+    """Curves in little bars, for the seeds that have come so far."""
+    rows = tuple(
+        (str(curves.seed), _bars(curves.loss), _bars(curves.ttt_gain))
+        for curves in report.curves[:MAX_COURSES]
+        if curves.loss
+    )
+    header = ("seed", "training loss", "BPB gained by TTT, per chunk")
+    return TextTable(title="Courses", header=header, rows=rows)
+
+
+def _bars(points: Points) -> str:
+    values = tuple(y for _, y in points)
+    return figures.sparkline(thin(values, COURSE_WIDTH)) or figures.NONE
 
 
 def _draw_significance(report: Report) -> Table:

@@ -12,7 +12,7 @@ from launcher.experiment import Experiment
 from launcher.scores import SeedScore
 from launcher.states import StageStatus, State, run_state
 from launcher.tails import tail_lines
-from launcher.units import ValidationSet, recognize
+from launcher.units import ValidationSet, recognize, resembles
 
 COLUMNS = {
     "post_ema": "post-EMA",
@@ -159,6 +159,8 @@ def _validation(evaluation: EvalPaths, result: dict[str, Any]) -> ValidationSet:
     """A known set by its tokens; another is named by its bytes, and its tokenizer by digest."""
     tokens, num_bytes = result.get("tokens"), result.get("bytes")
     known = recognize(tokens)
+    if known is None and tokens and num_bytes:
+        known = resembles(tokens, num_bytes)
     if known is not None:
         return ValidationSet(
             text=known.text, tokenizer=known.tokenizer, tokens=tokens, bytes=num_bytes

@@ -50,6 +50,10 @@ that agree with every pair of val_loss and val_bpb, to 8 digits, of sequential e
 logs of pull request 414 and of the record of 2026-04-06."""
 
 
+MAX_TAIL = 8192
+"""Tokens by which other windows, or a tail that is kept, change a set."""
+
+
 def bytes_per_token(val_loss: float, val_bpb: float) -> float:
     """Of one evaluation, from its score in both units."""
     return val_loss / (math.log(2) * val_bpb)
@@ -66,6 +70,16 @@ def to_nats(bpb: float, bytes_per_token: float) -> float:
 def recognize(tokens: int | None) -> ValidationSet | None:
     """The known set of so many tokens."""
     return next((known for known in KNOWN_SETS.values() if known.tokens == tokens), None)
+
+
+def resembles(tokens: int, num_bytes: int) -> ValidationSet | None:
+    """The known set of which this is another cut: some windows more or less of the same text."""
+    for known in KNOWN_SETS.values():
+        if known.tokens is None or known.bytes is None or abs(tokens - known.tokens) > MAX_TAIL:
+            continue
+        if math.isclose(num_bytes / tokens, known.bytes / known.tokens, rel_tol=1e-4):
+            return known
+    return None
 
 
 def totals_problem(tokens: int | None, num_bytes: int | None) -> str:

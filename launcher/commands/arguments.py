@@ -123,6 +123,16 @@ def add_baseline(parser: argparse.ArgumentParser) -> None:
     add_policy(parser)
 
 
+def add_sweep(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--sweep",
+        action="append",
+        default=[],
+        metavar="SECTION.KEY=A,B",
+        help="run every seed with each of these values, and rank them; several are crossed",
+    )
+
+
 def policy_of(arguments: argparse.Namespace) -> Policy:
     """The policy that the user asked for, without its baseline."""
     from launcher.policy import Policy

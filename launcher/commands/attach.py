@@ -60,7 +60,7 @@ def watch(experiment: Experiment, executor: Executor, *, json_lines: bool) -> in
     from launcher.watch import Watcher
 
     try:
-        _show(Watcher(experiment, executor, SystemClock()).views(), json_lines)
+        show_views(Watcher(experiment, executor, SystemClock()).views(), json_lines)
     except KeyboardInterrupt:
         if json_lines:
             _print_event({"event": "detached", "experiment": experiment.name})
@@ -71,7 +71,8 @@ def watch(experiment: Experiment, executor: Executor, *, json_lines: bool) -> in
     return _report(experiment, executor, json_lines)
 
 
-def _show(views: Iterator[View], json_lines: bool) -> None:
+def show_views(views: Iterator[View], json_lines: bool) -> None:
+    """Show views as they come: live in a terminal, else as lines."""
     from rich.console import Console
 
     from launcher.dashboard import run_live

@@ -1,4 +1,4 @@
-"""golf-launch collect: write `report.json` and `report.md` from what there is, and say one line."""
+"""golf-launch collect: write the report's files from what there is, and say one line."""
 
 from __future__ import annotations
 
@@ -23,5 +23,6 @@ def main(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(report.plain()))
     else:
-        print(f"{report.verdict}\n{experiment.paths.report_md}\n{experiment.paths.report_json}")
+        paths = experiment.paths
+        print(report.verdict, paths.report_html, paths.report_md, paths.report_json, sep="\n")
     return report.exit_code

@@ -11,6 +11,7 @@ from launcher.commands import run
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     shared.add_job(parser)
     shared.add_baseline(parser)
+    shared.add_sweep(parser)
     shared.add_json(parser, "the plan as JSON, every stage of every seed")
 
 

@@ -1,4 +1,4 @@
-"""golf-launch report: the results as they stand, in the terminal; `report.json` and `report.md`."""
+"""golf-launch report: the results as they stand, in the terminal and as HTML, Markdown and JSON."""
 
 from __future__ import annotations
 
@@ -62,5 +62,6 @@ def show(report: Report, experiment: Experiment) -> None:
     console = Console()
     console.print(report_tables.draw(report))
     console.print()
-    for path in (experiment.paths.report_md, experiment.paths.report_json):
+    paths = experiment.paths
+    for path in (paths.report_html, paths.report_md, paths.report_json):
         console.print(hints.short(path), style="dim", soft_wrap=True, highlight=False)

@@ -28,6 +28,7 @@ COMMAND_WORDS = (
     "collect",
     "report",
     "compare",
+    "sweep",
     "list",
 )
 
@@ -36,11 +37,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     shared.add_job(parser)
     shared.add_baseline(parser)
     shared.add_json(parser, "events as JSON lines instead of the dashboard")
+    shared.add_sweep(parser)
     parser.add_argument("--dry-run", action="store_true", help="print the plan and start nothing")
     parser.add_argument("--detach", action="store_true", help="start the jobs and do not watch")
 
 
 def main(arguments: argparse.Namespace) -> int:
+    if arguments.sweep:
+        from launcher.commands import sweep
+
+        return sweep.launch(arguments)
+    return _run_one(arguments)
+
+
+def _run_one(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
     from launcher import plan_text
@@ -49,8 +59,8 @@ def main(arguments: argparse.Namespace) -> int:
     from launcher.forecast import forecast
     from launcher.site import site_of
 
-    plan, profile = _plan(arguments)
-    policy = _policy(arguments)
+    plan, profile = make(arguments)
+    policy = registered_policy(arguments)
     site = site_of(profile)
     checks = (*site.checks(plan), *forecast(plan, policy))
     if arguments.json:
@@ -65,11 +75,12 @@ def main(arguments: argparse.Namespace) -> int:
         raise LaunchError(f"nothing was started; see above: {', '.join(failed)}")
     if arguments.dry_run:
         return 0
-    experiment = _register(arguments, plan, profile, policy)
+    experiment = register(arguments, plan, profile, policy)
     return submit_and_watch(experiment, json_lines=arguments.json, detach=arguments.detach)
 
 
-def _plan(arguments: argparse.Namespace) -> tuple[Plan, Profile]:
+def make(arguments: argparse.Namespace, name: str | None = None) -> tuple[Plan, Profile]:
+    """The plan of an experiment, called `name` or after its job, and the site's profile."""
     from launcher.experiment import ExperimentPaths, new_name
     from launcher.plan import make_plan
     from launcher.profile import choose_container, load_profile
@@ -81,13 +92,14 @@ def _plan(arguments: argparse.Namespace) -> tuple[Plan, Profile]:
     job = load_job(job_file, arguments.overrides)
     container = choose_container(job.container, profile, arguments.runtime, arguments.image)
     job = dataclasses.replace(job, container=container)
-    root = shared.runs_of(arguments).absolute() / new_name(job.job.name, time.time())
+    root = shared.runs_of(arguments).absolute() / (name or new_name(job.job.name, time.time()))
     return make_plan(job, seeds, ExperimentPaths(root), arguments.data), profile
 
 
-def _register(
+def register(
     arguments: argparse.Namespace, plan: Plan, profile: Profile, policy: Policy
 ) -> Experiment:
+    """Write the experiment's folder."""
     from launcher.experiment import Experiment, Registration
 
     return Experiment.register(
@@ -106,7 +118,7 @@ def _register(
     )
 
 
-def _policy(arguments: argparse.Namespace) -> Policy:
+def registered_policy(arguments: argparse.Namespace) -> Policy:
     """What will count as better, with the baseline's scores as they are now."""
     policy = shared.policy_of(arguments)
     if arguments.baseline is None:

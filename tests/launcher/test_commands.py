@@ -80,7 +80,7 @@ def test_every_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) -
         (["smoke", "--seeds", "-5"], "seed -5 must lie between"),
         (["smoek", "--seeds", "1"], "did you mean smoke?"),
         (["statsu"], "did you mean golf-launch status?"),
-        (["smoke", "--sede", "1"], "unknown argument '--sede'; did you mean --seeds?"),
+        (["smoke", "--seedz", "1"], "unknown argument '--seedz'; did you mean --seeds?"),
         (["smoke", "--seeds", "1", "--set", "tt.lr=1"], "unknown section [tt]; did you mean ttt?"),
         (["smoke", "--seeds", "1", "--set", "ttt.rl=1"], "unknown key ttt.rl; did you mean lr?"),
         (

@@ -13,6 +13,7 @@ from test_report import SEEDS, finish, report_of
 from launcher.baselines import baselines, find_baseline, median_std_bpb
 from launcher.checks import Check, Verdict
 from launcher.cli import main
+from launcher.comparison import judge
 from launcher.errors import LaunchError
 from launcher.experiment import Experiment, ExperimentPaths
 from launcher.forecast import forecast
@@ -96,6 +97,17 @@ def test_every_shipped_record_reads_and_is_no_job() -> None:
     assert 0.0003 < median_std_bpb() < 0.001
     assert "baselines" not in shipped_jobs()
     assert find_baseline("no such record") is None
+
+
+def test_pairing_reckons_with_the_spread_of_the_differences() -> None:
+    """Seeds that move together show more by pairs than their own spread lets expect."""
+    old, new = known("old", 1.20, 1.25, 1.30), known("new", 1.19, 1.2402, 1.29)
+    (paired,) = judge([(new, old)], Policy(test="paired", margin=NO_MARGIN))
+    (welch,) = judge([(new, old)], Policy(margin=NO_MARGIN))
+    assert (paired.passed, welch.passed) == (True, False)
+    assert paired.least_difference is not None
+    assert welch.least_difference is not None
+    assert paired.least_difference < 0.01 < welch.least_difference
 
 
 def known(name: str, *bpb: float, text: str = "a text of 700 bytes") -> Scores:

@@ -12,6 +12,7 @@ from launcher.units import (
     ValidationSet,
     bytes_per_token,
     parse_margin,
+    resembles,
     to_bpb,
     to_nats,
     totals_problem,
@@ -68,6 +69,12 @@ def test_wrong_bytes_of_a_known_set_are_told() -> None:
     assert totals_problem(62_021_632, 151_080_363) == ""
     assert "151,080,363" in totals_problem(62_021_632, 151_000_000)
     assert totals_problem(300, 700) == ""
+
+
+def test_another_cut_of_a_known_set_is_the_same_text() -> None:
+    assert resembles(62_021_632 + 213, 151_080_363 + 519) is KNOWN_SETS["sp1024"]
+    assert resembles(62_021_632 + 213, 140_000_000) is None
+    assert resembles(62_121_632, 151_080_363) is None
 
 
 def test_other_texts_never_compare_and_other_tokens_only_in_bits() -> None:
