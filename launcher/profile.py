@@ -63,6 +63,8 @@ class SlurmConfig:
     """Starts of one job in all; preemption, node loss and the time limit cost one each."""
     poll_seconds: float = 10.0
     """Least time between two questions to Slurm; it grows while nothing changes."""
+    slowest_poll_seconds: float = 60.0
+    """The most it grows to."""
     array_from: int = 9
     """Stages of a kind from which they are submitted as one array."""
 

@@ -12,6 +12,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from golf.records import read_json, read_lines
 from launcher.errors import LaunchError
@@ -24,8 +25,12 @@ from launcher.experiment import Experiment, Submission
 from launcher.profile import Profile
 from launcher.stage import Stage
 from launcher.states import Observation, State
+from launcher.tails import tail_lines
 
 CANCEL_CALL_S = 60.0
+OUTPUT_LINES = 20
+OUT_OF_MEMORY_MARKS = ("exceeded memory limit", "oom_kill", "oom-kill", "Out Of Memory")
+"""How slurmstepd tells it in a job's output; the job itself may be told as FAILED."""
 
 
 class SlurmExecutor:
@@ -42,7 +47,7 @@ class SlurmExecutor:
             data=experiment.registry["data"],
             profile=profile,
         )
-        self._queue = Queue(profile.slurm.poll_seconds)
+        self._queue = Queue(profile.slurm.poll_seconds, profile.slurm.slowest_poll_seconds)
         self._ended = EndedJobs(experiment.paths.jobs / "ended.jsonl")
 
     # ---- submit ----
@@ -164,17 +169,15 @@ class SlurmExecutor:
             evidence=f"job {job_id} {job.state}{where} ({job.source}){unanswered}",
             seen_at=seen_at,
             rules=True,
-            reason=self._reason(key, job),
+            reason=self._reason(key, job, seen_at),
             began_at=now if state is State.WAITING else job.started_at,
         )
 
-    def _reason(self, key: str, job: Job) -> str:
+    def _reason(self, key: str, job: Job, seen_at: float) -> str:
         if job.reason.startswith("DependencyNever"):
             return f"{', '.join(self._experiment.stage(key).after)} did not succeed"
         if STATES.get(job.state) is State.WAITING:
-            attempts = self._attempts(key)
-            again = f"attempt {attempts + 1} " if attempts else ""
-            return again + waiting_reason(job.reason)
+            return self._again(key, seen_at) + waiting_reason(job.reason)
         if not job.is_over or job.state == "COMPLETED":
             return ""
         last = self._last_note(key)
@@ -182,10 +185,24 @@ class SlurmExecutor:
             return f"gave up after {last['attempt']} attempts (slurm.max_attempts)"
         if last.get("event") == "setup_failed":
             return "a setup line of the profile failed; see the job's output in jobs/"
-        return ENDS.get(job.state, f"Slurm says {job.state} ({job.reason})")
+        if job.state in ENDS:
+            return ENDS[job.state]
+        output = tail_lines(self._output(job), OUTPUT_LINES)
+        if any(mark in line for line in output for mark in OUT_OF_MEMORY_MARKS):
+            return ENDS["OUT_OF_MEMORY"]
+        last_words = [line for line in output if not line.startswith("[")][-1:]
+        return ": ".join([f"Slurm says {job.state} ({job.reason})", *last_words])
 
-    def _attempts(self, key: str) -> int:
-        return int(self._last_note(key).get("attempt", 0))
+    def _output(self, job: Job) -> Path:
+        """What the job printed outside the stage's own log."""
+        label = job.name.rpartition(":")[2]
+        return self._experiment.paths.jobs / f"{label}-{job.id}.out"
+
+    def _again(self, key: str, seen_at: float) -> str:
+        """Which attempt a job waits for, if it ran before we looked at the queue."""
+        last = self._last_note(key)
+        ran_before = bool(last) and float(last["time"]) < seen_at - 1
+        return f"attempt {int(last['attempt']) + 1} " if ran_before else ""
 
     def _last_note(self, key: str) -> dict[str, int | str]:
         """What the batch script last wrote; nothing before its first start."""

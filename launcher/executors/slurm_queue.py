@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 from launcher.executors.slurm_words import OVER
 
 CALL_LIMIT_S = 30.0
-SLOWEST_S = 60.0
 SLOWER = 1.5
 FORMAT = "%i|%T|%S|%N|%j|%r"
 """Job, state, start, nodes, name; the reason last, because it is free text."""
@@ -54,8 +53,9 @@ class Answer:
 class Queue:
     """Keeps the latest answer."""
 
-    def __init__(self, poll_s: float) -> None:
+    def __init__(self, poll_s: float, slowest_s: float) -> None:
         self._poll_s = poll_s
+        self._slowest_s = slowest_s
         self._interval_s = poll_s
         self._due_at = float("-inf")
         self._answer = Answer()
@@ -70,7 +70,7 @@ class Queue:
         before = self._answer
         self._answer = self._ask(now)
         changed = self._answer.jobs != before.jobs
-        quiet = min(SLOWEST_S, self._interval_s * SLOWER)
+        quiet = min(self._slowest_s, self._interval_s * SLOWER)
         self._interval_s = self._poll_s if changed else max(self._poll_s, quiet)
         self._due_at = now + self._interval_s
         return self._answer

@@ -36,13 +36,13 @@ ReturnToService=2
 SlurmdTimeout=8
 SlurmctldTimeout=10
 KillWait=10
-MinJobAge=120
+MinJobAge={min_job_age}
 InactiveLimit=0
 JobAcctGatherType=jobacct_gather/linux
 JobAcctGatherFrequency=task=1
 JobAcctGatherParams=OverMemoryKill
 SchedulerType=sched/backfill
-SchedulerParameters=bf_interval=1,sched_interval=1,batch_sched_delay=0,sched_min_interval=100000,preempt_send_user_signal{more}
+SchedulerParameters=bf_interval=1,sched_interval=1,batch_sched_delay=0,sched_min_interval=100000,preempt_send_user_signal
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 JobRequeue=1
@@ -134,7 +134,12 @@ class SiteFiles:
             WITH_ACCOUNTING.format(port=self.ports.dbd, root=self.root) if self._accounting else ""
         )
         text = SLURM_CONF.format(
-            host=host, ports=self.ports, root=self.root, accounting=accounting, nodes=nodes, more=""
+            host=host,
+            ports=self.ports,
+            root=self.root,
+            accounting=accounting,
+            nodes=nodes,
+            min_job_age=2 if self._accounting else 300,
         )
         self.slurm_conf.write_text(text)
         devices = f"{self.root}/gpu[0-{self._num_gpus - 1}]"

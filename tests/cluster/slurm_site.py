@@ -17,7 +17,7 @@ import socket
 import stat
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from site_files import Ports, SiteFiles
@@ -183,19 +183,30 @@ class SlurmSite:
             self.call("scontrol", "update", f"NodeName={node}", "State=RESUME")
         self.wait_until(lambda: self._num_idle() == len(NODES), "both nodes to be idle")
 
+    def hurry(self) -> None:
+        """Let requeued jobs start; Slurm holds them back for two minutes."""
+        for line in self.call("squeue", "-h", "-r", "-t", "PD", "-o", "%i %r").stdout.splitlines():
+            job_id, reason = line.split(maxsplit=1)
+            if reason == "BeginTime":
+                self.call("scontrol", "update", f"JobId={job_id}", "StartTime=now")
+
+    def node_of(self, job_id: str) -> str:
+        return self.call("squeue", "-h", "-j", job_id, "-o", "%N", check=True).stdout.strip()
+
     def _num_idle(self) -> int:
         return self.call("sinfo", "-h", "-N", "-p", "main", "-o", "%t").stdout.split().count("idle")
 
-    def wait_until(self, condition: object, what: str, limit_s: float = START_LIMIT_S) -> None:
-        assert callable(condition)
+    def wait_until(
+        self, condition: Callable[[], bool], what: str, limit_s: float = START_LIMIT_S
+    ) -> None:
         deadline = time.monotonic() + limit_s
         while not condition():
             assert time.monotonic() < deadline, f"waited for {what}\n{self._tails()}"
             time.sleep(0.1)
 
     def _tails(self) -> str:
-        logs = sorted(self.root.glob("*.log"))
-        return "\n".join(f"== {log.name}\n{log.read_text()[-1500:]}" for log in logs)
+        logs = sorted(self.root.glob("slurm*.log"))
+        return "\n".join(f"== {log.name}\n{log.read_text()[-600:]}" for log in logs)
 
 
 def _environ(pid: int) -> list[bytes]:

@@ -12,6 +12,12 @@ from launcher.clock import SystemClock
 from launcher.submit import cancel_and_wait
 
 
+@pytest.fixture(autouse=True)
+def no_profile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The cluster profile of whoever runs the tests has no say in them."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+
+
 @pytest.fixture
 def lab(tmp_path: Path) -> Iterator[Lab]:
     lab = Lab(tmp_path / "runs", tmp_path / "slots")

@@ -1,0 +1,224 @@
+"""What clusters do: preemption, lost nodes, full memory, dead controllers, killed launchers."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from cluster_lab import PROFILE, WAITS_FOR_STOP, ClusterLab
+from lab import python, stage, train_and_eval
+
+from launcher.clock import SystemClock
+from launcher.errors import LaunchError
+from launcher.experiment import Experiment
+from launcher.states import State
+from launcher.submit import cancel_and_wait, submit_missing
+
+
+def stoppable(lab: ClusterLab) -> str:
+    return WAITS_FOR_STOP.format(marker=str(lab.runs.parent / "marker"))
+
+
+def attempts(experiment: Experiment, key: str) -> list[str]:
+    text = (experiment.paths.stage(key).root / "attempts.jsonl").read_text()
+    return [json.loads(line)["event"] for line in text.splitlines()]
+
+
+def test_a_preempted_stage_writes_its_checkpoint_waits_and_goes_on(lab: ClusterLab) -> None:
+    experiment = lab.register(train_and_eval(1, stoppable(lab)))
+    executor = lab.executor(experiment)
+    submit_missing(experiment, executor)
+    lab.wait_for_log(experiment, "1/train", "working")
+    urgent = lab.site.call(
+        "sbatch", "--parsable", "--partition=urgent", "-N2", "--exclusive", "-o", "/dev/null",
+        "--wrap", "sleep 60", check=True,
+    ).stdout.strip()  # fmt: skip
+    lab.wait_for_log(experiment, "1/train", "checkpoint written")
+    status = lab.wait_for(experiment, executor, "1/train", State.WAITING)
+    lab.site.call("scancel", urgent)
+    statuses = lab.wait_until_over(experiment, executor)
+    assert {s.state for s in statuses.values()} == {State.DONE}
+    assert statuses["1/train"].attempt == 2
+    assert "second time" in lab.log(experiment, "1/train")
+    assert status.state is State.WAITING
+
+
+def test_the_warning_ahead_of_the_time_limit_puts_the_stage_back(lab: ClusterLab) -> None:
+    experiment = lab.register([stage(1, "train", python(stoppable(lab)))])
+    executor = lab.executor(experiment)
+    submit_missing(experiment, executor)
+    lab.wait_for_log(experiment, "1/train", "working")
+    lab.site.call("scancel", "--batch", "-s", "USR2", lab.job_id(experiment, "1/train"), check=True)
+    status = lab.wait_until_over(experiment, executor)["1/train"]
+    assert (status.state, status.attempt) == (State.DONE, 2)
+    assert attempts(experiment, "1/train") == ["started", "warned", "requeued", "started", "ended"]
+
+
+def test_a_stage_that_is_interrupted_too_often_gives_up_and_says_so(lab: ClusterLab) -> None:
+    slurm = dataclasses.replace(PROFILE.slurm, max_attempts=1)
+    profile = dataclasses.replace(PROFILE, slurm=slurm)
+    experiment = lab.register([stage(1, "train", python(stoppable(lab)))], profile=profile)
+    executor = lab.executor(experiment, profile)
+    submit_missing(experiment, executor)
+    lab.wait_for_log(experiment, "1/train", "working")
+    lab.site.call("scancel", "--batch", "-s", "USR2", lab.job_id(experiment, "1/train"), check=True)
+    status = lab.wait_until_over(experiment, executor)["1/train"]
+    assert status.state is State.FAILED
+    assert status.reason.startswith("gave up after 1 attempts")
+
+
+def test_a_lost_node_costs_an_attempt_and_no_result(lab: ClusterLab) -> None:
+    marker = lab.runs.parent / "marker"
+    code = f"""
+import pathlib, sys, time
+marker = pathlib.Path({str(marker)!r})
+if marker.exists():
+    sys.exit(0)
+marker.touch()
+print("working", flush=True)
+time.sleep(300)
+"""
+    experiment = lab.register(train_and_eval(1, code))
+    executor = lab.executor(experiment)
+    submit_missing(experiment, executor)
+    lab.wait_for_log(experiment, "1/train", "working")
+    node = lab.site.node_of(lab.job_id(experiment, "1/train"))
+    lab.site.kill_node(node)
+    statuses = lab.wait_until_over(experiment, executor)
+    assert {s.state for s in statuses.values()} == {State.DONE}
+    assert statuses["1/train"].attempt == 2
+
+
+def test_cancel_stops_with_a_checkpoint_and_nothing_comes_back(lab: ClusterLab) -> None:
+    experiment = lab.register(train_and_eval(1, stoppable(lab)))
+    executor = lab.executor(experiment)
+    submit_missing(experiment, executor)
+    lab.wait_for_log(experiment, "1/train", "working")
+    keys = ["1/train", "1/eval"]
+    _, after = cancel_and_wait(experiment, executor, keys, SystemClock())
+    assert {after[key].state for key in keys} == {State.CANCELLED}
+    assert "checkpoint written" in lab.log(experiment, "1/train")
+    lab.site.wait_until(lambda: not lab.site.call("squeue", "-h").stdout, "an empty queue")
+    assert "requeued" not in attempts(experiment, "1/train")
+    submit_missing(experiment, executor)
+    assert {s.state for s in lab.wait_until_over(experiment, executor).values()} == {State.DONE}
+
+
+def test_a_killed_training_process_is_a_failure_with_its_log_and_is_not_retried(
+    lab: ClusterLab,
+) -> None:
+    code = "import os; print('about to die', flush=True); os.kill(os.getpid(), 9)"
+    experiment = lab.register(train_and_eval(1, code))
+    executor = lab.executor(experiment)
+    submit_missing(experiment, executor)
+    statuses = lab.wait_until_over(experiment, executor)
+    assert statuses["1/train"].state is State.FAILED
+    assert "work was killed by SIGKILL" in statuses["1/train"].reason
+    assert statuses["1/train"].attempt == 1
+    assert "about to die" in lab.log(experiment, "1/train")
+
+
+def test_a_stage_that_takes_too_much_memory_is_told_as_that(lab: ClusterLab) -> None:
+    code = "import time\nblock = bytearray(3 * 1024**3)\nprint('took', flush=True)\ntime.sleep(60)"
+    experiment = lab.register([stage(1, "train", python(code))])
+    executor = lab.executor(experiment)
+    submit_missing(experiment, executor)
+    status = lab.wait_until_over(experiment, executor)["1/train"]
+    assert status.state is State.FAILED
+    assert "out of memory" in status.reason
+
+
+def test_a_dead_controller_is_survived_and_told(lab: ClusterLab) -> None:
+    go = lab.runs.parent / "go"
+    waits = f"import os, time\nwhile not os.path.exists({str(go)!r}): time.sleep(0.05)"
+    experiment = lab.register(train_and_eval(1, waits))
+    executor = lab.executor(experiment)
+    submit_missing(experiment, executor)
+    lab.wait_for(experiment, executor, "1/train", State.RUNNING)
+    lab.site.kill_controller()
+    lab.site.wait_until(
+        lambda: "does not answer" in lab.statuses(experiment, executor)["1/train"]
+        .observation.evidence, "the silence to be told",
+    )  # fmt: skip
+    assert lab.statuses(experiment, executor)["1/train"].state is State.RUNNING
+    fresh = lab.executor(experiment)
+    assert lab.statuses(experiment, fresh)["1/eval"].state is State.WAITING
+    with pytest.raises(LaunchError, match="Slurm does not answer"):
+        submit_missing(experiment, fresh)
+    lab.site.start_controller()
+    go.touch()
+    statuses = lab.wait_until_over(experiment, executor)
+    assert {s.state for s in statuses.values()} == {State.DONE}
+    assert statuses["1/train"].attempt == 1
+
+
+def test_a_launcher_killed_between_sbatch_and_its_record_loses_and_doubles_nothing(
+    lab: ClusterLab,
+) -> None:
+    experiment = lab.register(train_and_eval(1, "import time; time.sleep(3)"))
+    launcher = f"""
+import os, sys
+from pathlib import Path
+from launcher.executors.choice import executor_of
+from launcher.experiment import Experiment
+from launcher.submit import submit_missing
+Experiment.record_submission = lambda *_: os.kill(os.getpid(), 9)  # dies right after sbatch
+experiment = Experiment.open(Path({str(experiment.paths.root)!r}))
+submit_missing(experiment, executor_of(experiment))
+"""
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+    done = subprocess.run([sys.executable, "-c", launcher], check=False, env=env)
+    assert done.returncode == -signal.SIGKILL
+    assert experiment.submissions() == {}
+    executor = lab.executor(experiment)
+    assert lab.statuses(experiment, executor)["1/train"].state in (State.WAITING, State.RUNNING)
+    assert [s.key for s in submit_missing(experiment, executor)] == ["1/eval"]
+    names = lab.site.call("squeue", "-h", "-t", "all", "-o", "%j").stdout.split()
+    assert names.count(f"{experiment.name}:train-1") == 1
+    statuses = lab.wait_until_over(experiment, executor)
+    assert {s.state for s in statuses.values()} == {State.DONE}
+    assert statuses["1/train"].attempt == 1
+
+
+def test_with_accounts_a_job_that_the_queue_forgot_is_told_by_sacct(
+    accounted_lab: ClusterLab,
+) -> None:
+    lab = accounted_lab
+    experiment = lab.register([stage(1, "train", python("import time; time.sleep(60)"))])
+    executor = lab.executor(experiment)
+    lab.site.call("scontrol", "update", "PartitionName=main", "State=DOWN")
+    submit_missing(experiment, executor)
+    job = lab.job_id(experiment, "1/train")
+    lab.site.call("scancel", job, check=True)
+    lab.site.wait_until(
+        lambda: job not in lab.site.call("squeue", "-h", "-t", "all", "-o", "%i").stdout.split(),
+        "the queue to forget",
+    )
+    lab.site.call("scontrol", "update", "PartitionName=main", "State=UP")
+    deadline = time.monotonic() + 20
+    while True:  # the database learns of it a moment later
+        status = lab.statuses(experiment, lab.executor(experiment))["1/train"]
+        if status.state is State.CANCELLED or time.monotonic() > deadline:
+            break
+        time.sleep(0.5)
+    assert status.state is State.CANCELLED
+    assert "sacct" in status.observation.evidence
+
+
+def test_without_accounts_a_job_that_the_queue_forgot_is_lost_and_says_so(lab: ClusterLab) -> None:
+    experiment = lab.register([stage(1, "train", python("print(1)"))])
+    executor = lab.executor(experiment)
+    submit_missing(experiment, executor)
+    # Another id stands for a job that was purged while nobody looked.
+    executor._record("1/train", "999999")
+    status = lab.statuses(experiment, lab.executor(experiment))["1/train"]
+    if status.state is not State.DONE:
+        assert status.state is State.LOST
+        assert "no longer in Slurm's queue" in status.reason
