@@ -153,12 +153,12 @@ def _unpack(arguments: argparse.Namespace) -> int:
 
 
 def _eval(arguments: argparse.Namespace) -> int:
-    from golf.evaluate.run import EvalOptions, evaluate
+    from golf.evaluate.options import EvalOptions
+    from golf.evaluate.run import evaluate
     from golf.evaluate.validation import ValidationSet
     from golf.weights import load_weights
 
-    if (arguments.checkpoint is None) == (arguments.artifact is None):
-        raise ConfigError("golf eval takes the weights from one of --checkpoint and --artifact")
+    source = weights_path(arguments)
     job = load_job(arguments.config, arguments.set)
     # The ledger is safe after any chunk; nothing needs saving.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_STOPPED))
@@ -173,16 +173,12 @@ def _eval(arguments: argparse.Namespace) -> int:
             compiled=_compiled(arguments, ranks),
             attention=arguments.attention,
         )
-        weights = load_weights(arguments.checkpoint or arguments.artifact, job.model)
+        weights = load_weights(source, job.model)
         validation = ValidationSet.load(
             DataPaths(arguments.data), job.model.vocab_size, arguments.tokenizer
         )
         result = evaluate(options, weights, validation, ranks, _teller(arguments, ranks))
-        text = (
-            f"{result['protocol']}: val_loss {result['val_loss']:.4f}  val_bpb "
-            f"{result['val_bpb']:.4f} over {result['tokens']:,} tokens in {result['seconds']:.1f} s"
-        )
-        return _report(arguments, result, text) if ranks.is_main else 0
+        return report_evaluation(arguments, result) if ranks.is_main else 0
 
 
 def _verify(arguments: argparse.Namespace) -> int:
@@ -221,7 +217,28 @@ def _stage(arguments: argparse.Namespace) -> int:
     return run_stage(arguments.dir)
 
 
-# ---- shared by the subcommands ----
+# ---- shared by the subcommands, and by another command line that evaluates ----
+
+
+def weights_path(arguments: argparse.Namespace) -> Path:
+    """The file that `--checkpoint` or `--artifact` names.
+
+    Raises:
+        ConfigError: both are given, or none.
+    """
+    if (arguments.checkpoint is None) == (arguments.artifact is None):
+        raise ConfigError("take the weights from one of --checkpoint and --artifact")
+    path: Path = arguments.checkpoint or arguments.artifact
+    return path
+
+
+def report_evaluation(arguments: argparse.Namespace, result: dict[str, Any]) -> int:
+    """Print an evaluation's result; returns the exit code."""
+    text = (
+        f"{result['protocol']}: val_loss {result['val_loss']:.4f}  val_bpb "
+        f"{result['val_bpb']:.4f} over {result['tokens']:,} tokens in {result['seconds']:.1f} s"
+    )
+    return _report(arguments, result, text)
 
 
 @contextlib.contextmanager
@@ -347,16 +364,7 @@ def _parser() -> argparse.ArgumentParser:
     option("--out", type=Path, required=True, metavar="F.safetensors")
 
     option = add("eval", _eval, "score the validation set: sequential, sliding or legal ttt")
-    _job_options(option)
-    _run_options(option)
-    option("--data", type=Path, required=True, metavar="DATA")
-    option("--checkpoint", type=Path, metavar="F", help=_WEIGHTS)
-    option("--artifact", type=Path, metavar="F", help="the artifact of golf quantize")
-    option("--protocol", choices=("sequential", "sliding", "ttt"), required=True)
-    option("--out", type=Path, required=True, metavar="DIR")
-    option("--save-nll", action="store_true", help="write nll.npy, one float32 a scored token")
-    option("--resume", action="store_true", help="go on after the last recorded chunk, if any")
-    option("--tokenizer", type=Path, metavar="F", help="where DATA has none")
+    eval_options(option)
 
     option = add("verify", _verify, "prove a finished ttt evaluation from its ledger")
     option("dir", type=Path, metavar="DIR")
@@ -372,6 +380,24 @@ def _parser() -> argparse.ArgumentParser:
 
 
 _WEIGHTS = ".safetensors, or the challenge's final_model.pt or final_model.int6.ptz"
+
+
+def eval_options(option: Callable[..., Any]) -> None:
+    """Add the options of `golf eval` to a command line."""
+    _job_options(option)
+    _run_options(option)
+    _weights_options(option)
+    option("--protocol", choices=("sequential", "sliding", "ttt"), required=True)
+    option("--out", type=Path, required=True, metavar="DIR")
+    option("--save-nll", action="store_true", help="write nll.npy, one float32 a scored token")
+    option("--resume", action="store_true", help="go on after the last recorded chunk, if any")
+
+
+def _weights_options(option: Callable[..., Any], required: bool = True) -> None:
+    option("--data", type=Path, required=required, metavar="DATA")
+    option("--tokenizer", type=Path, metavar="F", help="where DATA has none")
+    option("--checkpoint", type=Path, metavar="F", help=_WEIGHTS)
+    option("--artifact", type=Path, metavar="F", help="the artifact of golf quantize")
 
 
 def _job_options(option: Callable[..., Any]) -> None:
