@@ -32,9 +32,13 @@ EXIT_FAILED, EXIT_USAGE, EXIT_GATE, EXIT_STOPPED = 1, 2, 3, 128 + signal.SIGTERM
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     arguments = _parser().parse_args(argv)
+    return run_command(lambda: arguments.run(arguments))
+
+
+def run_command(command: Callable[[], int]) -> int:
+    """Run a subcommand and say on one line what its user can mend; returns the exit code."""
     try:
-        code: int = arguments.run(arguments)
-        return code
+        return command()
     except ConfigError as error:
         return _complain(error, EXIT_USAGE)
     except RunError as error:

@@ -10,10 +10,12 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch._C._distributed_c10d import Store
 
 from golf.config import NUM_SPANS, ConfigError
 
@@ -96,11 +98,13 @@ def local_device(kind: str | None, index: int = 0) -> torch.device:
 
 
 def form_group(
-    rank: int, world_size: int, device: torch.device, store: dist.Store | None = None
+    rank: int, world_size: int, device: torch.device, store: Store | None = None
 ) -> Ranks:
     """Make this process one of `world_size` that meet at `store`, or where torchrun says."""
     on_gpu = device.type == "cuda"
-    place = {} if store is None else {"store": store, "rank": rank, "world_size": world_size}
+    place: dict[str, Any] = (
+        {} if store is None else {"store": store, "rank": rank, "world_size": world_size}
+    )
     dist.init_process_group(
         "nccl" if on_gpu else "gloo", device_id=device if on_gpu else None, **place
     )
