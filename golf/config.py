@@ -396,6 +396,12 @@ class Job:
             f"evaluate.eval_seq_len={self.evaluate.eval_seq_len}, or nothing would be trained on",
         )
 
+        _require(
+            self.fanout.workers <= self.resources.gpus_per_node or not self.resources.gpus_per_node,
+            f"fanout.workers={self.fanout.workers} needs a GPU for each, and "
+            f"resources.gpus_per_node={self.resources.gpus_per_node}",
+        )
+
     @property
     def ranks_per_node(self) -> int:
         """Processes that one node runs: one a GPU, or one on the CPU."""
