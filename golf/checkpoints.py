@@ -42,6 +42,15 @@ class Checkpoints:
                 f"{error}; delete it to resume from the checkpoint before it, or from the start"
             ) from error
 
+    def load_before(self, done: int) -> TensorFile | None:
+        """The newest checkpoint after at most `done` steps or chunks; None where there is none.
+
+        Raises:
+            WeightsError: it is damaged.
+        """
+        paths = [path for path in self.all() if int(path.stem.rpartition("-")[2]) <= done]
+        return load_tensors(paths[-1]) if paths else None
+
     def all(self) -> list[Path]:
         """All that are kept, the oldest first."""
         return sorted(self.folder.glob(f"{self.unit}-*.safetensors"))

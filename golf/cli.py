@@ -19,12 +19,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from golf.config import ConfigError, Job, load_job
-from golf.records import DataPaths, RunError, write_json
+from golf.records import DataPaths, EvalPaths, RunError, write_json
 
 if TYPE_CHECKING:
     import torch
 
     from golf.distributed import Ranks
+    from golf.evaluate.verify import Verdict
 
 EXIT_FAILED, EXIT_USAGE, EXIT_GATE, EXIT_STOPPED = 1, 2, 3, 128 + signal.SIGTERM
 
@@ -188,12 +189,35 @@ def _eval(arguments: argparse.Namespace) -> int:
 def _verify(arguments: argparse.Namespace) -> int:
     from golf.evaluate.verify import verify
 
-    verdicts = verify(arguments.dir)
+    verdicts, is_main = verify(arguments.dir), True
+    if arguments.replay and all(v.ok for v in verdicts):
+        verdict, is_main = _replay(arguments)
+        verdicts.append(verdict)
     valid = all(v.ok for v in verdicts)
     summary = {"valid": valid, "checks": {v.name: v.problem or "ok" for v in verdicts}}
-    lines = [f"{'ok  ' if v.ok else 'FAIL'} {v.name:<9} {v.problem or ''}" for v in verdicts]
-    _report(arguments, summary, "\n".join(line.rstrip() for line in lines))
+    lines = [f"{'ok  ' if v.ok else 'FAIL'} {v.name:<9} {v.problem or v.note}" for v in verdicts]
+    if is_main:
+        _report(arguments, summary, "\n".join(line.rstrip() for line in lines))
     return 0 if valid else EXIT_GATE
+
+
+def _replay(arguments: argparse.Namespace) -> tuple[Verdict, bool]:
+    """The verdict, and whether this rank tells it."""
+    from golf.distributed import join_ranks
+    from golf.evaluate.replay import replay
+    from golf.evaluate.validation import ValidationSet
+    from golf.evaluate.verify import EvalFiles
+    from golf.weights import load_weights
+
+    if arguments.data is None:
+        raise ConfigError("--replay needs --data and --artifact or --checkpoint")
+    source, model = weights_path(arguments), EvalFiles.read(EvalPaths(arguments.dir)).job.model
+    with join_ranks(arguments.device) as ranks:
+        data = DataPaths(arguments.data)
+        validation = ValidationSet.load(data, model.vocab_size, arguments.tokenizer)
+        weights = load_weights(source, model)
+        count, seed = arguments.replay, arguments.seed
+        return replay(arguments.dir, count, seed, weights, validation, ranks), ranks.is_main
 
 
 def _bench(arguments: argparse.Namespace) -> int:
@@ -372,6 +396,11 @@ def _parser() -> argparse.ArgumentParser:
 
     option = add("verify", _verify, "prove a finished ttt evaluation from its ledger")
     option("dir", type=Path, metavar="DIR")
+    option("--replay", type=_count, default=0, metavar="K",
+           help="also repeat K chunks of it; needs --data and the weights")  # fmt: skip
+    option("--seed", type=int, default=0, metavar="N", help="which chunks --replay draws (0)")
+    _weights_options(option, required=False)
+    option("--device", choices=("cpu", "cuda"), help="default: cuda where there is one")
 
     option = add("bench", _bench, "time training, scoring and adaptation on random tokens")
     _job_options(option)
@@ -384,6 +413,13 @@ def _parser() -> argparse.ArgumentParser:
 
 
 _WEIGHTS = ".safetensors, or the challenge's final_model.pt or final_model.int6.ptz"
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"{text} is negative")
+    return number
 
 
 def eval_options(option: Callable[..., Any]) -> None:

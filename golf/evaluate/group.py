@@ -24,7 +24,7 @@ from golf.evaluate.windows import plan_windows
 from golf.model.attention import choose_backend
 from golf.model.gpt import build_gpt
 from golf.records import EvalPaths
-from golf.weights import check_weights
+from golf.weights import TensorFile, check_weights
 
 
 class ReplicasLostError(Exception):
@@ -119,8 +119,10 @@ class LocalGroup:
 
     def restore(self) -> int:
         checkpoint = self.checkpoints.load_newest()
-        if checkpoint is None:
-            return 0
+        return 0 if checkpoint is None else self.load(checkpoint)
+
+    def load(self, checkpoint: TensorFile) -> int:
+        """Take over a checkpoint; returns the chunks that it has trained on."""
         self.replica.load_state(checkpoint.tensors)
         return int(checkpoint.metadata["trained_chunks"])
 
