@@ -19,12 +19,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from golf.config import ConfigError, Job, load_job
-from golf.records import DataPaths, RunError, write_json
+from golf.records import DataPaths, EvalPaths, RunError, write_json
 
 if TYPE_CHECKING:
     import torch
 
     from golf.distributed import Ranks
+    from golf.evaluate.verify import Verdict
 
 EXIT_FAILED, EXIT_USAGE, EXIT_GATE, EXIT_STOPPED = 1, 2, 3, 128 + signal.SIGTERM
 
@@ -32,9 +33,13 @@ EXIT_FAILED, EXIT_USAGE, EXIT_GATE, EXIT_STOPPED = 1, 2, 3, 128 + signal.SIGTERM
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     arguments = _parser().parse_args(argv)
+    return run_command(lambda: arguments.run(arguments))
+
+
+def run_command(command: Callable[[], int]) -> int:
+    """Run a subcommand and say on one line what its user can mend; returns the exit code."""
     try:
-        code: int = arguments.run(arguments)
-        return code
+        return command()
     except ConfigError as error:
         return _complain(error, EXIT_USAGE)
     except RunError as error:
@@ -153,10 +158,9 @@ def _unpack(arguments: argparse.Namespace) -> int:
 
 
 def _eval(arguments: argparse.Namespace) -> int:
-    job = load_job(arguments.config, arguments.set)
-    if (arguments.checkpoint is None) == (arguments.artifact is None):
-        raise ConfigError("golf eval takes the weights from one of --checkpoint and --artifact")
-    from golf.evaluate.run import EvalOptions, evaluate
+    job, source = load_job(arguments.config, arguments.set), weights_path(arguments)
+    from golf.evaluate.options import EvalOptions
+    from golf.evaluate.run import evaluate
     from golf.evaluate.validation import ValidationSet
     from golf.weights import load_weights
 
@@ -173,27 +177,46 @@ def _eval(arguments: argparse.Namespace) -> int:
             compiled=_compiled(arguments, ranks),
             attention=arguments.attention,
         )
-        weights = load_weights(arguments.checkpoint or arguments.artifact, job.model)
+        weights = load_weights(source, job.model)
         validation = ValidationSet.load(
             DataPaths(arguments.data), job.model.vocab_size, arguments.tokenizer
         )
         result = evaluate(options, weights, validation, ranks, _teller(arguments, ranks))
-        text = (
-            f"{result['protocol']}: val_loss {result['val_loss']:.4f}  val_bpb "
-            f"{result['val_bpb']:.4f} over {result['tokens']:,} tokens in {result['seconds']:.1f} s"
-        )
-        return _report(arguments, result, text) if ranks.is_main else 0
+        return report_evaluation(arguments, result) if ranks.is_main else 0
 
 
 def _verify(arguments: argparse.Namespace) -> int:
     from golf.evaluate.verify import verify
 
-    verdicts = verify(arguments.dir)
+    verdicts, is_main = verify(arguments.dir), True
+    if arguments.replay and all(v.ok for v in verdicts):
+        verdict, is_main = _replay(arguments)
+        verdicts.append(verdict)
     valid = all(v.ok for v in verdicts)
     summary = {"valid": valid, "checks": {v.name: v.problem or "ok" for v in verdicts}}
-    lines = [f"{'ok  ' if v.ok else 'FAIL'} {v.name:<9} {v.problem or ''}" for v in verdicts]
-    _report(arguments, summary, "\n".join(line.rstrip() for line in lines))
+    lines = [f"{'ok  ' if v.ok else 'FAIL'} {v.name:<9} {v.problem or v.note}" for v in verdicts]
+    if is_main:
+        _report(arguments, summary, "\n".join(line.rstrip() for line in lines))
     return 0 if valid else EXIT_GATE
+
+
+def _replay(arguments: argparse.Namespace) -> tuple[Verdict, bool]:
+    """The verdict, and whether this rank tells it."""
+    from golf.distributed import join_ranks
+    from golf.evaluate.replay import replay
+    from golf.evaluate.validation import ValidationSet
+    from golf.evaluate.verify import EvalFiles
+    from golf.weights import load_weights
+
+    if arguments.data is None:
+        raise ConfigError("--replay needs --data and --artifact or --checkpoint")
+    source, model = weights_path(arguments), EvalFiles.read(EvalPaths(arguments.dir)).job.model
+    with join_ranks(arguments.device) as ranks:
+        data = DataPaths(arguments.data)
+        validation = ValidationSet.load(data, model.vocab_size, arguments.tokenizer)
+        weights = load_weights(source, model)
+        count, seed = arguments.replay, arguments.seed
+        return replay(arguments.dir, count, seed, weights, validation, ranks), ranks.is_main
 
 
 def _bench(arguments: argparse.Namespace) -> int:
@@ -221,7 +244,28 @@ def _stage(arguments: argparse.Namespace) -> int:
     return run_stage(arguments.dir)
 
 
-# ---- shared by the subcommands ----
+# ---- shared by the subcommands, and by another command line that evaluates ----
+
+
+def weights_path(arguments: argparse.Namespace) -> Path:
+    """The file that `--checkpoint` or `--artifact` names.
+
+    Raises:
+        ConfigError: both are given, or none.
+    """
+    if (arguments.checkpoint is None) == (arguments.artifact is None):
+        raise ConfigError("take the weights from one of --checkpoint and --artifact")
+    path: Path = arguments.checkpoint or arguments.artifact
+    return path
+
+
+def report_evaluation(arguments: argparse.Namespace, result: dict[str, Any]) -> int:
+    """Print an evaluation's result; returns the exit code."""
+    text = (
+        f"{result['protocol']}: val_loss {result['val_loss']:.4f}  val_bpb "
+        f"{result['val_bpb']:.4f} over {result['tokens']:,} tokens in {result['seconds']:.1f} s"
+    )
+    return _report(arguments, result, text)
 
 
 @contextlib.contextmanager
@@ -347,19 +391,15 @@ def _parser() -> argparse.ArgumentParser:
     option("--out", type=Path, required=True, metavar="F.safetensors")
 
     option = add("eval", _eval, "score the validation set: sequential, sliding or legal ttt")
-    _job_options(option)
-    _run_options(option)
-    option("--data", type=Path, required=True, metavar="DATA")
-    option("--checkpoint", type=Path, metavar="F", help=_WEIGHTS)
-    option("--artifact", type=Path, metavar="F", help="the artifact of golf quantize")
-    option("--protocol", choices=("sequential", "sliding", "ttt"), required=True)
-    option("--out", type=Path, required=True, metavar="DIR")
-    option("--save-nll", action="store_true", help="write nll.npy, one float32 a scored token")
-    option("--resume", action="store_true", help="go on after the last recorded chunk, if any")
-    option("--tokenizer", type=Path, metavar="F", help="where DATA has none")
+    eval_options(option)
 
     option = add("verify", _verify, "prove a finished ttt evaluation from its ledger")
     option("dir", type=Path, metavar="DIR")
+    option("--replay", type=_count, default=0, metavar="K",
+           help="also repeat K chunks of it; needs --data and the weights")  # fmt: skip
+    option("--seed", type=int, default=0, metavar="N", help="which chunks --replay draws (0)")
+    _weights_options(option, required=False)
+    option("--device", choices=("cpu", "cuda"), help="default: cuda where there is one")
 
     option = add("bench", _bench, "time training, scoring and adaptation on random tokens")
     _job_options(option)
@@ -372,6 +412,31 @@ def _parser() -> argparse.ArgumentParser:
 
 
 _WEIGHTS = ".safetensors, or the challenge's final_model.pt or final_model.int6.ptz"
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"{text} is negative")
+    return number
+
+
+def eval_options(option: Callable[..., Any]) -> None:
+    """Add the options of `golf eval` to a command line."""
+    _job_options(option)
+    _run_options(option)
+    _weights_options(option)
+    option("--protocol", choices=("sequential", "sliding", "ttt"), required=True)
+    option("--out", type=Path, required=True, metavar="DIR")
+    option("--save-nll", action="store_true", help="write nll.npy, one float32 a scored token")
+    option("--resume", action="store_true", help="go on after the last recorded chunk, if any")
+
+
+def _weights_options(option: Callable[..., Any], required: bool = True) -> None:
+    option("--data", type=Path, required=required, metavar="DATA")
+    option("--tokenizer", type=Path, metavar="F", help="where DATA has none")
+    option("--checkpoint", type=Path, metavar="F", help=_WEIGHTS)
+    option("--artifact", type=Path, metavar="F", help="the artifact of golf quantize")
 
 
 def _job_options(option: Callable[..., Any]) -> None:

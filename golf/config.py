@@ -267,6 +267,8 @@ class TTTConfig:
     choice: it would score tokens that the weights have already seen."""
     checkpoint_chunks: int = 50
     """Chunks between checkpoints of weights and momentum, from which a resumed run goes on."""
+    keep_checkpoints: int = 2
+    """Newest checkpoints that are kept; 0 keeps all, for `golf verify --replay` to start from."""
 
     def __post_init__(self) -> None:
         _require(self.chunk_tokens >= 1, "ttt.chunk_tokens must be at least 1")
@@ -277,6 +279,27 @@ class TTTConfig:
         _require(self.grad_clip >= 0, "ttt.grad_clip must not be negative (0 turns it off)")
         _require(self.freeze_blocks >= 0, "ttt.freeze_blocks must not be negative")
         _require(self.checkpoint_chunks >= 1, "ttt.checkpoint_chunks must be at least 1")
+        _require(
+            self.keep_checkpoints >= 0, "ttt.keep_checkpoints must not be negative (0 keeps all)"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class FanoutConfig:
+    """`[fanout]`: test-time training over a group of Ray workers instead of torchrun's ranks.
+
+    It changes who computes, not what: no number of a result depends on it but for the number of
+    workers, as it would on the number of ranks.
+    """
+
+    workers: int = 0
+    """Ray workers that share each chunk, one a GPU; 0 evaluates without Ray."""
+    max_recoveries: int = 8
+    """Times that a group which lost a worker is rebuilt before the evaluation gives up."""
+
+    def __post_init__(self) -> None:
+        _require(self.workers >= 0, "fanout.workers must not be negative (0 does without Ray)")
+        _require(self.max_recoveries >= 0, "fanout.max_recoveries must not be negative")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -358,6 +381,7 @@ class Job:
     quantize: QuantizeConfig = QuantizeConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     ttt: TTTConfig = TTTConfig()
+    fanout: FanoutConfig = FanoutConfig()
     budget: BudgetConfig = BudgetConfig()
     resources: ResourcesConfig = ResourcesConfig()
     container: ContainerConfig = ContainerConfig()
@@ -372,6 +396,12 @@ class Job:
             self.ttt.chunk_tokens >= self.evaluate.eval_seq_len,
             f"ttt.chunk_tokens={self.ttt.chunk_tokens} must hold at least one row of "
             f"evaluate.eval_seq_len={self.evaluate.eval_seq_len}, or nothing would be trained on",
+        )
+
+        _require(
+            self.fanout.workers <= self.resources.gpus_per_node or not self.resources.gpus_per_node,
+            f"fanout.workers={self.fanout.workers} needs a GPU for each, and "
+            f"resources.gpus_per_node={self.resources.gpus_per_node}",
         )
 
     @property

@@ -1,4 +1,4 @@
-"""The ranks of one run: torchrun's processes, or just this one.
+"""The ranks of one run: torchrun's processes, those that met at a store, or just this one.
 
 Tensors are reduced by NCCL between GPUs and by gloo between CPUs. A second gloo group carries what
 ranks must agree on (the clock, a request to stop), so that agreeing never waits for a GPU.
@@ -10,10 +10,12 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch._C._distributed_c10d import Store
 
 from golf.config import NUM_SPANS, ConfigError
 
@@ -62,28 +64,48 @@ def join_ranks(device: str | None = None) -> Iterator[Ranks]:
     Raises:
         ConfigError: no such device here, or a number of ranks that does not divide a step's spans.
     """
-    kind = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    if kind not in ("cpu", "cuda"):
-        raise ConfigError(f"--device {kind!r} must be cpu or cuda")
-    if kind == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("--device cuda: torch sees no CUDA device here; use --device cpu")
     world_size, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
     if NUM_SPANS % world_size:
         raise ConfigError(
             f"{world_size} ranks do not divide the {NUM_SPANS} spans of a step; use 1, 2, 4 or 8"
         )
-    if kind == "cuda":
-        local = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-        torch.cuda.set_device(local)
-    else:
-        local = torch.device("cpu")
+    local = local_device(device, int(os.environ.get("LOCAL_RANK", "0")))
     if world_size == 1:
         yield Ranks(rank, world_size, local)
         return
-    dist.init_process_group(
-        "nccl" if kind == "cuda" else "gloo", device_id=local if kind == "cuda" else None
-    )
     try:
-        yield Ranks(rank, world_size, local, dist.new_group(backend="gloo"))
+        yield form_group(rank, world_size, local)
     finally:
         dist.destroy_process_group()
+
+
+def local_device(kind: str | None, index: int = 0) -> torch.device:
+    """This process's device: `cpu`, the `index`-th `cuda`, or with None the best there is.
+
+    Raises:
+        ConfigError: no such device here.
+    """
+    kind = kind or ("cuda" if torch.cuda.is_available() else "cpu")
+    if kind not in ("cpu", "cuda"):
+        raise ConfigError(f"--device {kind!r} must be cpu or cuda")
+    if kind == "cpu":
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise ConfigError("--device cuda: torch sees no CUDA device here; use --device cpu")
+    local = torch.device("cuda", index)
+    torch.cuda.set_device(local)
+    return local
+
+
+def form_group(
+    rank: int, world_size: int, device: torch.device, store: Store | None = None
+) -> Ranks:
+    """Make this process one of `world_size` that meet at `store`, or where torchrun says."""
+    on_gpu = device.type == "cuda"
+    place: dict[str, Any] = (
+        {} if store is None else {"store": store, "rank": rank, "world_size": world_size}
+    )
+    dist.init_process_group(
+        "nccl" if on_gpu else "gloo", device_id=device if on_gpu else None, **place
+    )
+    return Ranks(rank, world_size, device, dist.new_group(backend="gloo"))

@@ -263,7 +263,9 @@ def _handling(
 
 
 def _interpreted(argv: tuple[str, ...]) -> list[str]:
-    """`golf` and `torchrun` as modules of this interpreter, whatever the PATH says."""
+    """`golf`, `torchrun` and `python` by this interpreter, whatever the PATH says."""
+    if argv[0] == "python":
+        return [sys.executable, *argv[1:]]
     modules = {"golf": "golf", "torchrun": "torch.distributed.run"}
     if argv[0] in modules:
         return [sys.executable, "-m", modules[argv[0]], *argv[1:]]

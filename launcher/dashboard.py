@@ -177,7 +177,8 @@ def _progress(view: SeedView, bar_width: int) -> Text:
         counts = f" {progress.chunk}/{progress.num_chunks}"
     else:
         counts = f" {progress.step or 0}/{progress.num_steps}"
-    return bar(progress.fraction, bar_width).append(counts)
+    again = f" ↻{progress.recoveries}" if progress.recoveries else ""
+    return bar(progress.fraction, bar_width).append(counts).append(again, style="yellow")
 
 
 def bar(fraction: float, width: int) -> Text:

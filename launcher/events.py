@@ -5,7 +5,8 @@ Events and their fields, beside `event` and `time` (seconds since the epoch):
 - `state`: a stage changed: `stage` (its key), `seed`, `state`, `command`, `reason`, `evidence`,
   `attempt`; where it went wrong also `log` and `log_tail`.
 - `progress`: a running seed: `seed`, `stage`, `command`, and what applies of `step`, `num_steps`,
-  `loss`, `chunk`, `num_chunks`, `val_loss`, `val_bpb`, `tokens_per_s`, `fraction`, `eta_s`.
+  `loss`, `chunk`, `num_chunks`, `val_loss`, `val_bpb`, `tokens_per_s`, `fraction`, `eta_s`;
+  of an evaluation also `windows_per_s`, of one over a group of workers `busy` and `recoveries`.
 """
 
 from __future__ import annotations
@@ -134,6 +135,10 @@ def _progress_text(event: dict[str, Any]) -> str:
         words.append(f"{event['val_bpb']:.4f} BPB")
     if "tokens_per_s" in event:
         words.append(f"{figures.rate(event['tokens_per_s'])} tok/s")
+    if "busy" in event:
+        words.append("workers " + " ".join(f"{share:.0%}" for share in event["busy"]))
+    if "recoveries" in event:
+        words.append(f"{event['recoveries']} recovered")
     if "eta_s" in event:
         words.append(f"ETA {figures.duration(event['eta_s'])}")
     return "  ".join(words)

@@ -2,7 +2,8 @@
 
 1. `prepare`, once, where the job reads the embedded corpus and no data is given.
 2. `<seed>/train`: train, quantize, evaluate the artifact's round trip.
-3. `<seed>/eval`, after it: sliding windows, then score-first TTT, then its ledger verified.
+3. `<seed>/eval`, after it: sliding windows, then score-first TTT, over Ray workers where the job
+   asks for some, then its ledger verified.
 
 Nothing is written and nothing is started here.
 """
@@ -102,15 +103,18 @@ def _evaluate(job: Job, seed: int, paths: ExperimentPaths, data: Path) -> Stage:
     ledger = paths.evaluation(seed, "ttt").root
     verify = Command(name="verify", argv=("golf", "verify", str(ledger)))
     stage = _stage(job, seed, "eval", (*commands, verify))
-    return dataclasses.replace(stage, after=(f"{seed}/train",))
+    env = _env(job, ranks=max(job.ranks_per_node, job.fanout.workers))
+    return dataclasses.replace(stage, after=(f"{seed}/train",), env=env)
 
 
 def _protocol(
     job: Job, protocol: str, paths: ExperimentPaths, seed: int, data: Path, out: Path, name: str
 ) -> Command:
-    words = ("eval", *_config(paths), "--data", str(data), "--artifact", str(paths.artifact(seed)))
+    fans_out = protocol == "ttt" and job.fanout.workers > 0
+    program = ("python", "-m", "launcher.fanout") if fans_out else (*_golf(job), "eval")
+    words = (*_config(paths), "--data", str(data), "--artifact", str(paths.artifact(seed)))
     more = ("--protocol", protocol, "--out", str(out), *_device(job), "--resume")
-    return Command(name=name, argv=(*_golf(job), *words, *more), done=f"{out.name}/result.json")
+    return Command(name=name, argv=(*program, *words, *more), done=f"{out.name}/result.json")
 
 
 def _stage(job: Job, seed: int, kind: str, commands: tuple[Command, ...]) -> Stage:

@@ -29,6 +29,11 @@ class Progress:
     val_loss: float | None = None
     val_bpb: float | None = None
     tokens_per_s: float | None = None
+    windows_per_s: float | None = None
+    busy: tuple[float, ...] | None = None
+    """Share of its time that each worker of a group was in a call, waiting for the others too."""
+    recoveries: int | None = None
+    """Times that a group lost workers and was rebuilt; None where nothing was lost."""
     fraction: float | None = None
     eta_s: float | None = None
 
@@ -113,12 +118,17 @@ def eval_progress(paths: EvalPaths) -> Progress:
         return Progress()
     elapsed_s, tokens, num_tokens = raw["elapsed_s"], raw["tokens"], raw["num_tokens"]
     speed = tokens / elapsed_s if elapsed_s and tokens else None
+    windows = raw.get("windows")
+    workers = raw.get("workers")
     return Progress(
         chunk=raw["chunk"],
         num_chunks=raw["num_chunks"],
         val_loss=raw["val_loss"],
         val_bpb=raw["val_bpb"],
         tokens_per_s=speed,
+        windows_per_s=windows / elapsed_s if elapsed_s and windows else None,
+        busy=tuple(worker["busy"] for worker in workers) if workers else None,
+        recoveries=len(raw.get("recoveries", ())) or None,
         fraction=tokens / num_tokens if num_tokens else None,
         eta_s=(num_tokens - tokens) / speed if speed else None,
     )

@@ -1,9 +1,11 @@
 """`golf eval`: one evaluation of one set of weights, from its plan to its result.
 
 1. The plan (what is scored, with which weights, how and on what) is written first.
-2. The protocol runs chunk by chunk; its ledger is synced line by line, progress is rewritten as it
-   goes, and `ttt` writes a checkpoint of weights and momentum now and then.
-3. The result is written last, so that its presence means a finished evaluation.
+2. The protocol runs chunk by chunk over a group of replicas; its ledger is synced line by line,
+   progress is rewritten as it goes, and `ttt` has the group write a checkpoint of weights and
+   momentum now and then.
+3. Should the group lose replicas, it is rebuilt, restored and brought up to the ledger.
+4. The result is written last, so that its presence means a finished evaluation.
 
 An interrupted evaluation resumes after its last recorded chunk and gives the same numbers bit for
 bit; it may do so only under the same plan.
@@ -15,44 +17,24 @@ import hashlib
 import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from golf.checkpoints import Checkpoints
-from golf.config import ConfigError, Job
+from golf.config import ConfigError
 from golf.distributed import Ranks
+from golf.evaluate.group import Group, LocalGroup, ReplicasLostError
 from golf.evaluate.ledger import Ledger
-from golf.evaluate.replica import Replica
+from golf.evaluate.options import PROTOCOLS, EvalOptions
+from golf.evaluate.progress import Progress
 from golf.evaluate.ttt import ChunkedEvaluation, Nats, Totals
 from golf.evaluate.validation import ValidationSet
 from golf.evaluate.windows import Chunk, plan_windows, split_chunks
-from golf.model.attention import choose_backend
-from golf.model.gpt import build_gpt
 from golf.records import EvalPaths, RunError, read_json, read_lines, write_json
-from golf.weights import check_weights
 
-PROTOCOLS = ("sequential", "sliding", "ttt")
-PROGRESS_EVERY_S = 0.5
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvalOptions:
-    """How one evaluation is run."""
-
-    job: Job
-    protocol: str
-    out: Path
-    dtype: torch.dtype
-    save_nll: bool = False
-    resume: bool = False
-    compiled: bool = False
-    attention: str | None = None
-    """Name of the attention backend; None takes the best there is."""
+Tell = Callable[[str], None]
 
 
 def evaluate(
@@ -60,13 +42,36 @@ def evaluate(
     weights: dict[str, Tensor],
     validation: ValidationSet,
     ranks: Ranks,
-    tell: Callable[[str], None] = lambda line: None,
+    tell: Tell = lambda line: None,
 ) -> dict[str, Any]:
-    """Evaluate `weights` (float32, by the checkpoint's names); returns the result.
+    """Evaluate `weights` (float32, by the checkpoint's names) here; returns the result.
 
     Raises:
         ConfigError: an unknown protocol, or a resumed evaluation whose plan differs.
         RunError: an output folder in use, weights of another model, damaged files.
+    """
+    check_options(options)
+    finished = already_evaluated(options, tell, ranks.barrier)
+    if finished is not None:
+        return finished
+    group = LocalGroup(options, weights, validation.tokens, ranks)
+    return evaluate_with(group, options, validation, tell)
+
+
+def evaluate_with(
+    group: Group, options: EvalOptions, validation: ValidationSet, tell: Tell
+) -> dict[str, Any]:
+    """Evaluate the weights that `group` was made with; as `evaluate` otherwise."""
+    evaluation = _Evaluation(options, validation, group, tell)
+    evaluation.resume()
+    return evaluation.run()
+
+
+def check_options(options: EvalOptions) -> None:
+    """Refuse what no group here can do.
+
+    Raises:
+        ConfigError: an unknown protocol or schedule.
     """
     if options.protocol not in PROTOCOLS:
         raise ConfigError(f"--protocol {options.protocol!r} must be one of {', '.join(PROTOCOLS)}")
@@ -75,25 +80,27 @@ def evaluate(
             "ttt.schedule='pipelined' needs a group of workers that score beside those that adapt; "
             "golf eval runs ttt.schedule='strict'"
         )
+
+
+def already_evaluated(
+    options: EvalOptions, tell: Tell, barrier: Callable[[], None] = lambda: None
+) -> dict[str, Any] | None:
+    """The result, where the output folder holds it; None where there is work to do.
+
+    Raises:
+        RunError: the folder is in use and `resume` was not asked for.
+    """
     paths = EvalPaths(options.out)
-    finished = _finished(paths, options, ranks)
-    if finished is not None:
-        tell(f"already evaluated: {paths.result}")
-        return finished
-    evaluation = _Evaluation(options, weights, validation, ranks, tell)
-    evaluation.resume()
-    return evaluation.run()
-
-
-def _finished(paths: EvalPaths, options: EvalOptions, ranks: Ranks) -> dict[str, Any] | None:
     started = paths.plan.exists()
-    ranks.barrier()
+    barrier()  # everyone has looked before anyone writes
     if started and not options.resume:
         raise RunError(
             f"{paths.root} already holds an evaluation; add --resume to go on with it, or name "
             "another --out"
         )
     result: dict[str, Any] | None = read_json(paths.result)
+    if result is not None:
+        tell(f"already evaluated: {paths.result}")
     return result
 
 
@@ -101,57 +108,43 @@ class _Evaluation:
     """One evaluation under way; it is the protocol's observer."""
 
     def __init__(
-        self,
-        options: EvalOptions,
-        weights: dict[str, Tensor],
-        validation: ValidationSet,
-        ranks: Ranks,
-        tell: Callable[[str], None],
+        self, options: EvalOptions, validation: ValidationSet, group: Group, tell: Tell
     ) -> None:
-        self.options, self.ranks, self.tell = options, ranks, tell
+        self.options, self.group, self.tell = options, group, tell
         self.paths, job = EvalPaths(options.out), options.job
-        backend = choose_backend(ranks.device, options.dtype, options.attention)
-        model = build_gpt(job.model, backend, ranks.device, options.dtype)
-        check_weights(weights, {name: p.shape for name, p in model.named_parameters()})
-        model.load_state_dict(weights)
+        self.adapts = options.protocol == "ttt"
         grid = plan_windows(len(validation.tokens), job.evaluate, options.protocol)
-        self.replica = Replica(model, validation.tokens, grid, ranks, job, options.compiled)
-        self.attention = backend.name
+        self.chunks = split_chunks(grid, job.ttt.chunk_tokens)
         self.plan = self._plan(validation)
         plan_hash = hashlib.sha256(_plan_text(self.plan).encode()).hexdigest()
-        self.chunks = split_chunks(grid, job.ttt.chunk_tokens)
-        ledger_path = self.paths.journal(options.protocol) if ranks.is_main else None
+        ledger_path = self.paths.journal(options.protocol) if group.is_main else None
         self.ledger = Ledger(ledger_path, plan_hash, self.plan["weights"])
         self.chunked = ChunkedEvaluation(
             self.chunks,
-            self.replica,
+            group,
             self.ledger,
             validation.count_bytes,
             grid.seq_len,
-            job.ttt if options.protocol == "ttt" else None,
+            job.ttt if self.adapts else None,
         )
-        self.checkpoints = Checkpoints(self.paths.checkpoints, "chunk")
+        self.progress = Progress(self.paths, options.protocol, self.chunks, group, tell)
         self.nll_partial = self.paths.root / "nll.partial"
-        self.seconds_before = 0.0
-        self.started = self.progress_told = time.perf_counter()
+        self.behind = False
+        """Whether the replicas have to be brought up to the ledger."""
 
     def _plan(self, validation: ValidationSet) -> dict[str, Any]:
-        job, ttt = self.options.job, self.options.protocol == "ttt"
+        job = self.options.job
         return {
             "version": 1,
             "protocol": self.options.protocol,
-            "schedule": job.ttt.schedule if ttt else None,
+            "schedule": job.ttt.schedule if self.adapts else None,
             "model": asdict(job.model),
             "evaluate": asdict(job.evaluate),
-            "ttt": asdict(job.ttt) if ttt else None,
+            "ttt": asdict(job.ttt) if self.adapts else None,
             "chunk_tokens": job.ttt.chunk_tokens,
             "validation": validation.identity(),
-            "weights": self.replica.digest(),
-            "attention": self.attention,
-            "device": self.ranks.device.type,
-            "dtype": str(self.options.dtype).removeprefix("torch."),
-            "world_size": self.ranks.world_size,
-            "compiled": self.options.compiled,
+            "weights": self.group.digest(),
+            **asdict(self.group.facts),
         }
 
     def resume(self) -> None:
@@ -159,9 +152,9 @@ class _Evaluation:
         plan = json.loads(_plan_text(self.plan))
         before = read_json(self.paths.plan)
         lines = read_lines(self.paths.journal(self.options.protocol))
-        self.ranks.barrier()  # everyone has read before anyone writes
+        self.group.barrier()  # everyone has read before anyone writes
         if before is None:
-            if self.ranks.is_main:
+            if self.group.is_main:
                 self.paths.root.mkdir(parents=True, exist_ok=True)
                 self.paths.plan.write_text(_plan_text(self.plan))
             return
@@ -171,23 +164,15 @@ class _Evaluation:
                 f"{self.paths.root} was begun with other {', '.join(different)}; resume it as it "
                 "was begun, or name another --out"
             )
-        self._restore(lines)
-
-    def _restore(self, lines: list[dict[str, Any]]) -> None:
-        trained = 0
-        checkpoint = self.checkpoints.load_newest() if self.options.protocol == "ttt" else None
-        if checkpoint is not None:
-            trained = int(checkpoint.metadata["trained_chunks"])
-            self.replica.load_state(checkpoint.tensors)
-        self.chunked.resume(lines, trained)
-        progress = read_json(self.paths.progress) or {}
-        self.seconds_before = float(progress.get("elapsed_s", 0.0))
+        self.chunked.continue_from(lines)
+        self.behind = self.adapts
+        self.progress.continue_from_file()
         self._cut_nll()
         if lines:
             self.tell(f"resuming after chunk {lines[-1]['chunk'] + 1} of {len(self.chunks)}")
 
     def _cut_nll(self) -> None:
-        if not (self.options.save_nll and self.ranks.is_main):
+        if not (self.options.save_nll and self.group.is_main):
             return
         wanted = self.ledger.scored_end * 4
         if wanted and (not self.nll_partial.exists() or self.nll_partial.stat().st_size < wanted):
@@ -199,55 +184,56 @@ class _Evaluation:
 
     def run(self) -> dict[str, Any]:
         """Run what is left and write the result."""
-        self.started = time.perf_counter()
+        self.progress.start()
         try:
-            totals = self.chunked.run(self)
+            totals = self._run_chunks()
         finally:
             self.ledger.close()
         result = self._result(totals)
-        if self.ranks.is_main:
+        if self.group.is_main:
             if self.options.save_nll:
                 self._finish_nll(totals)
-            self._write_progress(len(self.chunks))
+            self.progress.write(len(self.chunks), totals)
             write_json(self.paths.result, result)
         return result
 
+    def _run_chunks(self) -> Totals:
+        """Run the protocol; whatever the group loses on the way is made up for from the ledger."""
+        lost: ReplicasLostError | None = None
+        while True:
+            try:
+                if lost is not None:
+                    self._recover(lost)
+                if self.behind:
+                    self.chunked.catch_up(self.group.restore())
+                    self.behind = False
+                return self.chunked.run(self)
+            except ReplicasLostError as error:
+                lost, self.behind = error, self.adapts
+
+    def _recover(self, lost: ReplicasLostError) -> None:
+        done, began = len(self.ledger.lines) // (2 if self.adapts else 1), time.perf_counter()
+        event = {"chunk": done, "cause": str(lost), "rebuild_s": None}
+        self.progress.recoveries.append(event)
+        self.progress.write(done, self.chunked.totals)
+        self.tell(f"rebuilding the group in chunk {done + 1}: {lost}")
+        self.group.rebuild(lost)
+        event["rebuild_s"] = time.perf_counter() - began
+
     def scored(self, chunk: Chunk, nll: Nats) -> None:
-        if self.options.save_nll and self.ranks.is_main:
+        if self.options.save_nll and self.group.is_main:
             with self.nll_partial.open("ab") as file:
                 file.write(nll.astype("<f4").tobytes())
 
     def finished(self, chunk: Chunk) -> None:
-        self.ranks.barrier()
+        self.group.barrier()
         done, every = chunk.index + 1, self.options.job.ttt.checkpoint_chunks
-        if not self.ranks.is_main:
+        if not self.group.is_main:
             return
-        if self.options.protocol == "ttt" and done % every == 0 and done < len(self.chunks):
-            self.checkpoints.save(done, self.replica.state(), {"trained_chunks": str(done)})
-        if time.perf_counter() - self.progress_told > PROGRESS_EVERY_S:
-            self._write_progress(done)
-
-    @property
-    def seconds(self) -> float:
-        return self.seconds_before + time.perf_counter() - self.started
-
-    def _write_progress(self, done: int) -> None:
-        self.progress_told, totals = time.perf_counter(), self.chunked.totals
-        progress = {
-            "protocol": self.options.protocol,
-            "chunk": done,
-            "num_chunks": len(self.chunks),
-            "tokens": totals.tokens,
-            "num_tokens": self.replica.grid.num_positions,
-            "val_loss": totals.val_loss,
-            "val_bpb": totals.val_bpb,
-            "elapsed_s": self.seconds,
-        }
-        write_json(self.paths.progress, progress)
-        self.tell(
-            f"{self.options.protocol} chunk {done}/{len(self.chunks)}  "
-            f"val_loss {totals.val_loss:.4f}  val_bpb {totals.val_bpb:.4f}  {self.seconds:.0f} s"
-        )
+        if self.adapts and done % every == 0 and done < len(self.chunks):
+            self.group.save(done)
+        if self.progress.due:
+            self.progress.write(done, self.chunked.totals)
 
     def _result(self, totals: Totals) -> dict[str, Any]:
         plan_keys = (
@@ -265,9 +251,10 @@ class _Evaluation:
             "tokens": totals.tokens,
             "bytes": totals.bytes,
             "nll_sum_nats": totals.nll_sum,
-            "seconds": self.seconds,
+            "seconds": self.progress.seconds,
             **{key: self.plan[key] for key in plan_keys},
             "num_chunks": len(self.chunks),
+            "recoveries": self.progress.recoveries,
             "ledger_head": self.ledger.head,
         }
 

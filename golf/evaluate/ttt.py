@@ -75,7 +75,7 @@ def learning_rate(config: TTTConfig, chunk: int, num_chunks: int) -> float:
 
 
 class ChunkedEvaluation:
-    """Runs the chunks of one evaluation over a group of replicas, and can take one up half-way."""
+    """Runs the chunks of one evaluation over its replicas, and can take one up half-way."""
 
     def __init__(
         self,
@@ -90,8 +90,15 @@ class ChunkedEvaluation:
         self.count_bytes, self.seq_len, self.ttt = count_bytes, seq_len, ttt
         self.totals = Totals()
 
-    def resume(self, lines: list[dict[str, Any]], trained: int) -> None:
-        """Continue after `lines`, with replicas that have trained on the first `trained` chunks.
+    def continue_from(self, lines: list[dict[str, Any]]) -> None:
+        """Take over what an interrupted evaluation has recorded."""
+        self.ledger.continue_from(lines)
+        for line in lines:
+            if line["kind"] == "score":
+                self.totals.add(line)
+
+    def catch_up(self, trained: int) -> None:
+        """Bring replicas that have trained on the first `trained` chunks up to the ledger.
 
         Chunks that were trained on since are trained on again, all of them scored before, and must
         give the weights that the ledger names.
@@ -99,18 +106,17 @@ class ChunkedEvaluation:
         Raises:
             LegalityError: they give others, so the numbers could not be those of one run.
         """
-        self.ledger.continue_from(lines)
-        for line in lines:
-            if line["kind"] == "score":
-                self.totals.add(line)
-            elif line["chunk"] >= trained:
+        for line in self.ledger.lines:
+            if line["kind"] == "score" or line["chunk"] < trained - 1:
+                continue
+            if line["chunk"] >= trained:
                 self._adapt(self.chunks[line["chunk"]])
-                if self.replicas.digest() != line["weights"]:
-                    raise LegalityError(
-                        f"repeating the training on chunk {line['chunk']} gives other weights than "
-                        "before; resume on the same kind of machine and number of ranks, or start "
-                        "over in a new folder"
-                    )
+            if self.replicas.digest() != line["weights"]:
+                raise LegalityError(
+                    f"repeating the training on chunk {line['chunk']} gives other weights than "
+                    "before; resume on the same kind of machine and number of ranks, or start "
+                    "over in a new folder"
+                )
 
     def run(self, observer: Observer) -> Totals:
         """Score every chunk that is left, and train on each but the last.

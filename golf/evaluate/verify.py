@@ -7,6 +7,7 @@
 5. Training: rows, steps and learning rates are the plan's.
 6. Totals: the result's sums and ratios are those of the lines.
 
+Whether the numbers themselves are true only `golf.evaluate.replay` can tell.
 Nothing here needs torch or the model: a ledger of thousands of chunks takes well under a second.
 """
 
@@ -37,6 +38,8 @@ class Verdict:
 
     name: str
     problem: str | None
+    note: str = ""
+    """What was looked at, where that is not always the same."""
 
     @property
     def ok(self) -> bool:
@@ -55,7 +58,7 @@ def verify(folder: Path) -> list[Verdict]:
             f"{folder} holds no {paths.ledger.name}: only `golf eval --protocol ttt` writes one"
         )
     try:
-        files = _Files.read(paths)
+        files = EvalFiles.read(paths)
     except _BrokenFileError as broken:
         return [Verdict("files", str(broken))]
     checks = {
@@ -76,7 +79,9 @@ class _BrokenFileError(Exception):
 
 
 @dataclass(frozen=True)
-class _Files:
+class EvalFiles:
+    """A finished evaluation, read and parsed."""
+
     plan_hash: str
     raw_lines: list[bytes]
     lines: list[dict[str, Any]]
@@ -86,7 +91,7 @@ class _Files:
     job: Job
 
     @classmethod
-    def read(cls, paths: EvalPaths) -> _Files:
+    def read(cls, paths: EvalPaths) -> EvalFiles:
         plan_bytes = _read(paths.plan)
         raw = _read(paths.ledger)
         if not raw.endswith(b"\n"):
@@ -142,7 +147,7 @@ def _guarded(problems: Iterator[str]) -> Iterator[str]:
         yield f"a line lacks a field or holds something else there ({error!r})"
 
 
-def _chain(files: _Files) -> Iterator[str]:
+def _chain(files: EvalFiles) -> Iterator[str]:
     head = files.plan_hash
     for number, (raw, line) in enumerate(zip(files.raw_lines, files.lines, strict=True), 1):
         if line["previous"] != head:
@@ -152,7 +157,7 @@ def _chain(files: _Files) -> Iterator[str]:
         yield "result.json names another last line (ledger_head)"
 
 
-def _order(files: _Files) -> Iterator[str]:
+def _order(files: EvalFiles) -> Iterator[str]:
     wanted = [(kind, c.index) for c in files.chunks for kind in ("score", "train")][:-1]
     found = [(line["kind"], line["chunk"]) for line in files.lines]
     for number, (have, want) in enumerate(zip(found, wanted, strict=False), 1):
@@ -162,7 +167,7 @@ def _order(files: _Files) -> Iterator[str]:
         yield f"{len(found)} lines, not the {len(wanted)} of {len(files.chunks)} chunks"
 
 
-def _coverage(files: _Files) -> Iterator[str]:
+def _coverage(files: EvalFiles) -> Iterator[str]:
     for line, chunk in zip(files.scores, files.chunks, strict=False):
         if (line["start"], line["end"]) != (chunk.score_start, chunk.score_end):
             yield (
@@ -175,7 +180,7 @@ def _coverage(files: _Files) -> Iterator[str]:
         yield f"the result counts {files.result['tokens']} tokens of {files.chunks[-1].score_end}"
 
 
-def _lineage(files: _Files) -> Iterator[str]:
+def _lineage(files: EvalFiles) -> Iterator[str]:
     weights = files.plan["weights"]
     for number, line in enumerate(files.lines, 1):
         if line["kind"] == "train":
@@ -186,7 +191,7 @@ def _lineage(files: _Files) -> Iterator[str]:
         yield "result.json names other starting weights than the plan"
 
 
-def _training(files: _Files) -> Iterator[str]:
+def _training(files: EvalFiles) -> Iterator[str]:
     config: TTTConfig = files.job.ttt
     evaluate: EvaluateConfig = files.job.evaluate
     for line, chunk in zip(files.trains, files.chunks, strict=False):
@@ -199,7 +204,7 @@ def _training(files: _Files) -> Iterator[str]:
             yield f"chunk {chunk.index} takes {line['steps']} steps"
 
 
-def _totals(files: _Files) -> Iterator[str]:
+def _totals(files: EvalFiles) -> Iterator[str]:
     totals = Totals()
     for line in files.scores:
         if not (math.isfinite(line["nll_sum"]) and line["bytes"] >= 0):

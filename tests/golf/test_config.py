@@ -67,6 +67,9 @@ OURS = {
     ("schedule", "val_every"): 0,
     ("schedule", "checkpoint_every"): 1000,
     ("ttt", "checkpoint_chunks"): 50,
+    ("ttt", "keep_checkpoints"): 2,
+    ("fanout", "workers"): 0,
+    ("fanout", "max_recoveries"): 8,
 }
 """Keys beyond the agreed ones."""
 

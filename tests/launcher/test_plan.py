@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from golf.config import DataConfig, Job, ModelConfig, ResourcesConfig, load_job
+from golf.config import DataConfig, FanoutConfig, Job, ModelConfig, ResourcesConfig, load_job
 from launcher.checks import Verdict, check_plan, num_parameters, refused
 from launcher.experiment import ExperimentPaths
 from launcher.machine import GIB, Machine
@@ -54,6 +54,21 @@ golf eval --config $RUN/job.toml --data $RUN/data --artifact $RUN/seeds/1337/tra
 golf verify $RUN/seeds/1337/eval/ttt
 # and the same for 42"""
     )
+
+
+def test_ttt_runs_over_ray_workers_where_the_job_asks_for_some(tmp_path: Path) -> None:
+    job = dataclasses.replace(
+        smoke(),
+        fanout=FanoutConfig(workers=2),
+        resources=dataclasses.replace(smoke().resources, cpus_per_task=4),
+    )
+    stage = plan(job, tmp_path, 1).stages[-1]
+    assert [command.argv[:3] for command in stage.commands[:2]] == [
+        ("golf", "eval", "--config"),
+        ("python", "-m", "launcher.fanout"),
+    ]
+    assert stage.env == {"OMP_NUM_THREADS": "2"}
+    assert stage.commands[1].done == "ttt/result.json"
 
 
 def test_stages_wait_for_what_they_need(tmp_path: Path) -> None:

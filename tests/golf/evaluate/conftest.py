@@ -13,7 +13,8 @@ from torch import Tensor
 
 from golf.config import Job
 from golf.distributed import Ranks
-from golf.evaluate.run import EvalOptions, evaluate
+from golf.evaluate.options import EvalOptions
+from golf.evaluate.run import evaluate
 from golf.evaluate.validation import ValidationSet
 from golf.model.attention import choose_backend
 from golf.model.gpt import build_gpt
@@ -47,8 +48,9 @@ def run_evaluation(
 
     def run(protocol: str, out: Path, job: Job = tiny_job, **options: Any) -> dict[str, Any]:
         tell = options.pop("tell", lambda line: None)
+        scored = options.pop("validation", validation)
         filled = EvalOptions(job=job, protocol=protocol, out=out, dtype=torch.float32, **options)
-        return evaluate(filled, weights, validation, ALONE, tell)
+        return evaluate(filled, weights, scored, ALONE, tell)
 
     return run
 

@@ -1,0 +1,105 @@
+"""`python -m launcher.fanout`: `golf eval` over a group of Ray workers, with the same numbers.
+
+1. Job, data and weights are read as `golf eval` reads them, and a finished evaluation is not begun.
+2. A private Ray is started and one worker a rank placed on it; each loads the weights by itself.
+3. This process coordinates: it owns ledger, progress and result, and no model.
+
+The exit codes are those of `golf eval`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from golf.cli import EXIT_STOPPED, eval_options, report_evaluation, run_command, weights_path
+from golf.config import ConfigError, load_job
+from golf.evaluate.options import EvalOptions
+from golf.evaluate.run import already_evaluated, check_options, evaluate_with
+from golf.evaluate.validation import ValidationSet
+from golf.model.precision import choose_dtype
+from golf.records import DataPaths
+from launcher.fanout.group import RayGroup
+from launcher.fanout.private_ray import private_ray
+from launcher.fanout.rank import RankSpec
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    arguments = _parser().parse_args(argv)
+    return run_command(lambda: _evaluate(arguments))
+
+
+def _evaluate(arguments: argparse.Namespace) -> int:
+    spec = _read(arguments)
+
+    def tell(line: str) -> None:
+        print(line, file=sys.stderr if arguments.json else sys.stdout, flush=True)
+
+    check_options(spec.options)
+    result = already_evaluated(spec.options, tell)
+    if result is None:
+        validation = spec.load_validation()
+        num_gpus = spec.world_size if spec.device == "cuda" else 0
+        with private_ray(num_cpus=spec.world_size, num_gpus=num_gpus):
+            _stop_on_sigterm()
+            result = _run(spec, validation, tell)
+    return report_evaluation(arguments, result)
+
+
+def _run(spec: RankSpec, validation: ValidationSet, tell: Any) -> dict[str, Any]:
+    group = RayGroup(spec, spec.options.job.fanout.max_recoveries)
+    try:
+        return evaluate_with(group, spec.options, validation, tell)
+    finally:
+        group.close()
+
+
+def _read(arguments: argparse.Namespace) -> RankSpec:
+    job = load_job(arguments.config, arguments.set)
+    workers = arguments.workers or job.fanout.workers
+    if workers < 1:
+        raise ConfigError("name the number of Ray workers: --workers N, or [fanout] workers")
+    device = arguments.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    options = EvalOptions(
+        job=job,
+        protocol=arguments.protocol,
+        out=arguments.out.absolute(),
+        dtype=choose_dtype(arguments.dtype, torch.device(device)),
+        save_nll=arguments.save_nll,
+        resume=arguments.resume,
+        compiled=device == "cuda" if arguments.compile is None else arguments.compile,
+        attention=arguments.attention,
+    )
+    return RankSpec(
+        options=options,
+        data=DataPaths(arguments.data.absolute()),
+        tokenizer=arguments.tokenizer and arguments.tokenizer.absolute(),
+        weights=weights_path(arguments).absolute(),
+        device=device,
+        world_size=workers,
+        # As torchrun: one thread a process unless told otherwise.
+        num_threads=int(os.environ.get("OMP_NUM_THREADS", "1")),
+    )
+
+
+def _stop_on_sigterm() -> None:
+    """After Ray, which sets a handler of its own. The ledger is safe after any chunk."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_STOPPED))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m launcher.fanout",
+        description="golf eval over a group of Ray workers, started here and ended with it.",
+    )
+    eval_options(parser.add_argument)
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    parser.add_argument("--workers", type=int, metavar="N", help="default: the job's [fanout]")
+    return parser

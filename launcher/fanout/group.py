@@ -1,0 +1,212 @@
+"""The group of Ray workers that evaluates as torchrun's ranks would.
+
+1. A placement group reserves a CPU, and on GPUs a GPU, for each rank; the actors are placed on it.
+2. They form their own torch.distributed group, so that the sums have the same order as torchrun's.
+3. Every request goes to all ranks at once. A call is never repeated on the same actors.
+4. The first rank that dies or breaks off ends the group: the others are killed, the evaluation is
+   told, and `rebuild` places a new one.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import ray
+from ray.exceptions import RayActorError, RayError, RayTaskError
+from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from golf.config import ConfigError
+from golf.evaluate.group import GroupFacts, ReplicasLostError
+from golf.evaluate.ledger import LegalityError
+from golf.evaluate.ttt import Nats
+from golf.records import RunError
+from launcher.fanout.rank import Home, Rank, RankSpec, Reply
+
+PLACE_TIMEOUT_S = 120.0
+BLAME_WAIT_S = 2.0
+"""How long, after a rank broke off, to wait for word which other rank's death made it do so."""
+
+
+class RayGroup:
+    """Implements `golf.evaluate.group.Group` over Ray actors."""
+
+    is_main = True
+    """The coordinator is the one process that runs the evaluation and writes its files."""
+
+    def __init__(self, spec: RankSpec, max_recoveries: int) -> None:
+        self.spec, self.max_recoveries = spec, max_recoveries
+        self.num_recoveries = 0
+        self._placement: PlacementGroup | None = None
+        self._actors: list[Any] = []
+        self._homes: list[Home] = []
+        self._busy_s = [0.0] * spec.world_size
+        self._lived_s, self._joined_at = 0.0, time.perf_counter()
+        self.facts = self._start_patiently()
+
+    # ---- what the protocol asks for ----
+
+    def score(self, windows: range) -> Nats:
+        nll: Nats = self._call("score", windows)[0]
+        return nll
+
+    def adapt(self, start: int, num_rows: int, lr: float) -> int:
+        steps: int = self._same(self._call("adapt", start, num_rows, lr), "steps")
+        return steps
+
+    def digest(self) -> str:
+        digest: str = self._same(self._call("digest"), "weights")
+        return digest
+
+    # ---- what the evaluation asks for ----
+
+    def barrier(self) -> None:
+        """One process runs the evaluation: there is nobody to wait for."""
+
+    def save(self, done: int) -> None:
+        self._call("save", done)
+
+    def restore(self) -> int:
+        trained: int = self._same(self._call("restore"), "checkpoints")
+        return trained
+
+    def rebuild(self, lost: ReplicasLostError) -> None:
+        self._recover_or_raise(lost)
+        self._start()
+
+    def status(self) -> dict[str, Any]:
+        lived_s = self._lived_s + time.perf_counter() - self._joined_at
+        workers = [
+            {"rank": rank, "host": home.host, "pid": home.pid, "busy": busy_s / lived_s}
+            for rank, (home, busy_s) in enumerate(zip(self._homes, self._busy_s, strict=False))
+        ]
+        return {"workers": workers}
+
+    def close(self) -> None:
+        """End the actors and give their resources back."""
+        for actor in self._actors:
+            ray.kill(actor)
+        self._actors = []
+        if self._placement is not None:
+            remove_placement_group(self._placement)
+            self._placement = None
+
+    # ---- within ----
+
+    def _start_patiently(self) -> GroupFacts:
+        while True:
+            try:
+                return self._start()
+            except ReplicasLostError as lost:
+                self._recover_or_raise(lost)
+
+    def _recover_or_raise(self, lost: ReplicasLostError) -> None:
+        if self.num_recoveries == self.max_recoveries:
+            raise RunError(
+                f"the group of workers was lost {self.num_recoveries + 1} times, lastly: {lost}; "
+                "mend the cause and go on with --resume, or allow more with fanout.max_recoveries"
+            ) from lost
+        self.num_recoveries += 1
+        self._lived_s += time.perf_counter() - self._joined_at
+        self.close()
+
+    def _start(self) -> GroupFacts:
+        """Place the actors and let them meet; returns what they say of themselves."""
+        spec = self.spec
+        self._placement = self._reserve()
+        self._actors = [
+            ray.remote(Rank)
+            .options(
+                num_cpus=1,
+                num_gpus=int(spec.device == "cuda"),
+                max_restarts=0,
+                max_task_retries=0,
+                scheduling_strategy=PlacementGroupSchedulingStrategy(
+                    self._placement, placement_group_bundle_index=rank
+                ),
+            )
+            .remote(spec, rank)
+            for rank in range(spec.world_size)
+        ]
+        self._homes = self._wait([actor.home.remote() for actor in self._actors])
+        ((address, port),) = self._wait([self._actors[0].open_store.remote()])
+        facts = self._wait([actor.join.remote(address, port) for actor in self._actors])
+        same: GroupFacts = self._same(facts, "settings")
+        self._joined_at = time.perf_counter()
+        return same
+
+    def _reserve(self) -> PlacementGroup:
+        bundle = {"CPU": 1.0} | ({"GPU": 1.0} if self.spec.device == "cuda" else {})
+        placement: PlacementGroup = placement_group(
+            [bundle] * self.spec.world_size, strategy="PACK"
+        )
+        if not placement.wait(PLACE_TIMEOUT_S):
+            remove_placement_group(placement)
+            has = ray.available_resources()  # type: ignore[no-untyped-call]
+            raise RunError(
+                f"Ray has no room for {self.spec.world_size} workers of {bundle}; it offers "
+                f"{has}. Ask for fewer with fanout.workers, or add nodes"
+            )
+        return placement
+
+    def _call(self, method: str, *arguments: Any) -> list[Any]:
+        replies: list[Reply] = self._wait(
+            [actor.call.remote(method, *arguments) for actor in self._actors]
+        )
+        for rank, reply in enumerate(replies):
+            self._busy_s[rank] += reply.seconds
+        return [reply.value for reply in replies]
+
+    def _wait(self, refs: list[Any]) -> list[Any]:
+        """The values of `refs`; the first failure ends the wait.
+
+        Raises:
+            ReplicasLostError: an actor died, or its group broke off.
+            RunError, ConfigError, LegalityError: what the replica itself complained of.
+        """
+        waiting = list(refs)
+        while waiting:
+            (ready,), waiting = ray.wait(waiting, num_returns=1)
+            try:
+                ray.get(ready)
+            except (RayActorError, RayTaskError) as error:
+                raise self._explain(error, refs) from error
+        values: list[Any] = ray.get(refs)
+        return values
+
+    def _explain(self, error: RayError, refs: list[Any]) -> Exception:
+        if isinstance(error, RayTaskError):
+            cause = error.cause
+            if isinstance(cause, RunError | ConfigError | LegalityError):
+                return cause
+            if not isinstance(cause, RuntimeError):  # torch and its groups raise that
+                return error
+        ray.wait(refs, num_returns=len(refs), timeout=BLAME_WAIT_S)
+        dead = [who for rank, ref in enumerate(refs) if (who := self._death(rank, ref))]
+        return ReplicasLostError("; ".join(dead) or _last_line(error))
+
+    def _death(self, rank: int, ref: Any) -> str | None:
+        """Who died on this call, if its actor did."""
+        if not ray.wait([ref], timeout=0)[0]:
+            return None
+        try:
+            ray.get(ref)
+        except RayActorError as error:
+            home = self._homes[rank] if rank < len(self._homes) else None
+            where = f" (pid {home.pid} on {home.host})" if home else ""
+            return f"worker {rank}{where} died: {_last_line(error)}"
+        except RayError:
+            pass
+        return None
+
+    def _same(self, values: list[Any], what: str) -> Any:
+        """The one value that all ranks gave: replicas that differ would prove nothing."""
+        if any(value != values[0] for value in values):
+            raise LegalityError(f"the replicas of this group have different {what}: {values}")
+        return values[0]
+
+
+def _last_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__

@@ -1,0 +1,109 @@
+"""Whoever is killed, at whatever moment: the numbers are those of an undisturbed evaluation."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from golf.evaluate.verify import verify
+from golf.records import EvalPaths, RunError, read_json, read_lines
+from launcher.fanout.group import RayGroup
+
+
+def killing(*kills: tuple[str, int, int]) -> type[RayGroup]:
+    """A group in which, in the n-th call of a method, a rank is killed while it is at it."""
+    left = list(kills)
+
+    class Killing(RayGroup):
+        seen: dict[str, int] = {}  # noqa: RUF012 one group of it lives
+
+        def _call(self, method: str, *arguments: Any) -> list[Any]:
+            number = self.seen[method] = self.seen.get(method, -1) + 1
+            for kill in left:
+                if kill[:2] == (method, number):
+                    left.remove(kill)
+                    self._kill_within(self._homes[kill[2]].pid)
+                    break
+            return super()._call(method, *arguments)
+
+        def _kill_within(self, pid: int) -> None:
+            os.kill(pid, signal.SIGSTOP)  # so that the call cannot have ended
+            threading.Timer(0.3, os.kill, (pid, signal.SIGKILL)).start()
+
+    return Killing
+
+
+def assert_same_numbers(out: Path, undisturbed: Path) -> None:
+    for name in ("plan.json", "ledger.jsonl", "nll.npy"):
+        assert (out / name).read_bytes() == (undisturbed / name).read_bytes(), name
+    result, wanted = (read_json(EvalPaths(folder).result) for folder in (out, undisturbed))
+    for own in ("seconds", "recoveries"):
+        del result[own], wanted[own]
+    assert result == wanted
+    assert all(verdict.ok for verdict in verify(out))
+
+
+@pytest.mark.parametrize(
+    "kills",
+    [
+        pytest.param([("score", 0, 1)], id="before anything is recorded"),
+        pytest.param([("adapt", 1, 0)], id="rank 0 while training, before a checkpoint"),
+        pytest.param([("save", 0, 0)], id="rank 0 while it writes a checkpoint"),
+        pytest.param(
+            [("digest", 5, 1), ("restore", 0, 0)],
+            id="after training, and again while the new group is restored",
+        ),
+    ],
+)
+def test_a_killed_worker_changes_no_number(fan_out, evaluated, tmp_path: Path, kills):
+    result = fan_out(tmp_path / "out", group_class=killing(*kills))
+    assert len(result["recoveries"]) == len(kills)
+    assert all("died" in recovery["cause"] for recovery in result["recoveries"])
+    assert_same_numbers(tmp_path / "out", evaluated(2))
+
+
+def test_too_many_losses_end_the_evaluation_and_a_resume_finishes_it(
+    fan_out, evaluated, tmp_path: Path
+):
+    with pytest.raises(RunError, match=r"lost 1 times.*worker 1 .*--resume"):
+        fan_out(tmp_path / "out", group_class=killing(("adapt", 3, 1)), max_recoveries=0)
+    result = fan_out(tmp_path / "out", resume=True)
+    assert len(result["recoveries"]) == 1, "what was survived is kept over a resume"
+    assert_same_numbers(tmp_path / "out", evaluated(2))
+
+
+def test_a_killed_coordinator_takes_its_ray_along_and_resumes(
+    command: Callable[[Path], list[str]], evaluated, tmp_path: Path
+):
+    out = tmp_path / "out"
+    words = [sys.executable, "-m", "launcher.fanout", *command(out), "--workers", "2"]
+    coordinator = subprocess.Popen(words, stdout=subprocess.DEVNULL)
+    _wait_until(lambda: len(read_lines(out / "ledger.jsonl")) >= 5 or coordinator.poll() == 0)
+    coordinator.kill()
+    coordinator.wait()
+    workers = [worker["pid"] for worker in read_json(EvalPaths(out).progress)["workers"]]
+    _wait_until(lambda: not any(_lives(pid) for pid in workers))
+    assert not EvalPaths(out).result.exists()
+    subprocess.run([*words, "--resume"], check=True, stdout=subprocess.DEVNULL)
+    assert_same_numbers(out, evaluated(2))
+
+
+def _wait_until(condition: Callable[[], object], timeout_s: float = 120) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def _lives(pid: int) -> bool:
+    status = Path(f"/proc/{pid}/stat")
+    return status.exists() and status.read_text().rpartition(")")[2].split()[0] != "Z"
