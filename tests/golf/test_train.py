@@ -707,8 +707,8 @@ def test_ranks_agree_on_the_end_of_the_budget(
     result = read_json(tmp_path / "out/result.json")
     assert result is not None
     assert result["stopped_by"] == "wallclock"
-    assert 0.5 <= result["train_seconds"] < 5
-    assert losses(tmp_path / "out")[-1] < losses(tmp_path / "out")[0]
+    assert result["train_seconds"] >= 0.5
+    assert 1 <= result["steps"] == len(losses(tmp_path / "out")) < 100_000
 
 
 def test_sigterm_to_a_real_process_writes_a_checkpoint_and_resuming_goes_on(
