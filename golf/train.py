@@ -198,11 +198,17 @@ class _Run:
             "num_snapshots": self.averages.num_snapshots,
             "qat_step": self.qat_step,
             "settings": _settings(self.options),
+            "train_tokens": self.loader.num_tokens,
         }
         self.checkpoints.save(self.completed, tensors, {"state": json.dumps(metadata)})
 
-    def _restore(self, tensors: dict[str, Tensor], metadata: dict[str, str]) -> float:
-        state = json.loads(metadata["state"])
+    def _check_same_run(self, state: dict[str, Any]) -> None:
+        if state["train_tokens"] != self.loader.num_tokens:
+            raise ConfigError(
+                f"{self.paths.checkpoints} was trained on {state['train_tokens']:,} tokens, and "
+                f"{self.options.data.root} holds {self.loader.num_tokens:,}; resume with the data "
+                "of the start"
+            )
         now = _settings(self.options)
         different = [key for key in now if state["settings"].get(key) != now[key]]
         if different:
@@ -210,6 +216,10 @@ class _Run:
                 f"{self.paths.checkpoints} was written with other settings of "
                 f"{', '.join(different)}; resume with those, or train into another --out"
             )
+
+    def _restore(self, tensors: dict[str, Tensor], metadata: dict[str, str]) -> float:
+        state = json.loads(metadata["state"])
+        self._check_same_run(state)
         groups: dict[str, dict[str, Tensor]] = {}
         for name, tensor in tensors.items():
             kind, _, rest = name.partition(".")
@@ -360,6 +370,8 @@ def _settings(options: TrainOptions) -> dict[str, Any]:
     """What a checkpoint and the run that resumes from it must have in common."""
     sections = asdict(options.job)
     kept = ("model", "data", "optim", "schedule", "averaging")
+    for key in ("val_every", "checkpoint_every"):  # they change no number
+        del sections["schedule"][key]
     own = {"seed": options.seed, "dtype": str(options.dtype)}
     return json.loads(json.dumps({k: sections[k] for k in kept} | own))  # type: ignore[no-any-return]
 

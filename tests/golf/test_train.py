@@ -499,8 +499,24 @@ def test_settings_of_scoring_and_stages_may_change_between_a_run_and_its_resumpt
     with pytest.raises(DiskError):
         run(tmp_path)
     fail_at(None)
-    run(tmp_path, "ttt.lr=0.5", "budget.artifact_bytes=9", resume=True)
+    kept = ("schedule.val_every=4", "schedule.checkpoint_every=1")
+    run(tmp_path, "ttt.lr=0.5", "budget.artifact_bytes=9", *kept, resume=True)
     assert len(losses(tmp_path)) == 6
+
+
+def test_resuming_on_other_data_is_refused(
+    run: Trainer,
+    fail_at: Callable[[int | None], None],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fail_at(3)
+    with pytest.raises(DiskError):
+        run(tmp_path)
+    fail_at(None)
+    monkeypatch.setattr(StepLoader, "num_tokens", 17)
+    with pytest.raises(ConfigError, match="holds 17; resume with the data of the start"):
+        run(tmp_path, resume=True)
 
 
 def test_a_damaged_checkpoint_is_an_error_and_deleting_it_goes_back_bit_for_bit(
