@@ -32,6 +32,8 @@ _CODE = re.compile(
     r"^(?:import |from \w+ import |def |class |async def |if __name__)", re.MULTILINE
 )
 _RULE = re.compile(r"^=+$")
+MIN_TOKENS = 10_000_000
+"""Fewer than the challenge's validation text has in any tokenizer: a trial on other data."""
 MIN_RULE = 40
 """The challenge's scripts end the code that they print with a line of 100 equals signs."""
 
@@ -223,8 +225,8 @@ def _validation(facts: Iterable[Mapping[str, str]]) -> ValidationSet:
     tokens = int(next(iter(counts)) or 0) if len(counts) == 1 else 0
     if not tokens:
         return ValidationSet()
-    known = recognize(tokens)
-    return known or ValidationSet(text="fineweb", tokens=tokens)
+    fineweb = "fineweb" if tokens >= MIN_TOKENS else None
+    return recognize(tokens) or ValidationSet(text=fineweb, tokens=tokens)
 
 
 def _named_set(content: Mapping[str, Any]) -> ValidationSet:

@@ -30,6 +30,7 @@ COMMANDS = {
     "report": "show the results",
     "compare": "is one better than another, by how much, and how sure are we",
     "sweep": "watch a sweep and rank its variants; --sweep starts one",
+    "submission": "write the challenge's folder, with the code as one file",
     "list": "list the experiments",
 }
 HELP = """\
@@ -103,7 +104,7 @@ def _run(name: str, words: Sequence[str]) -> int:
 def _help() -> str:
     from launcher.spec import shipped_jobs
 
-    commands = "\n".join(f"  {name:<9} {text}" for name, text in COMMANDS.items())
+    commands = "\n".join(f"  {name:<10} {text}" for name, text in COMMANDS.items())
     return HELP.format(commands=commands, jobs=", ".join(shipped_jobs()))
 
 

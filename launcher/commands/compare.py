@@ -6,8 +6,14 @@ import argparse
 import dataclasses
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from launcher.commands import arguments as shared
+
+if TYPE_CHECKING:
+    from launcher.comparison import Comparison
+    from launcher.policy import Policy
+    from launcher.scores import Scores
 
 SHOWN, NOT_SHOWN = 0, 3
 
@@ -52,29 +58,31 @@ def main(arguments: argparse.Namespace) -> int:
     if all(comparison.outcome is None for comparison in comparisons):
         raise LaunchError("; ".join(comparison.verdict for comparison in comparisons))
     if arguments.json:
-        print(
-            json.dumps(
-                {
-                    "policy": policy.plain(),
-                    "configurations": [scores.plain() for scores in named],
-                    "comparisons": [dataclasses.asdict(each) for each in comparisons],
-                }
-            )
-        )
+        plain = {
+            "policy": policy.plain(),
+            "configurations": [scores.plain() for scores in named],
+            "comparisons": [dataclasses.asdict(each) for each in comparisons],
+        }
+        print(json.dumps(plain))
     else:
-        from rich.console import Console
-        from rich.text import Text
-
-        from launcher import comparison_text, text_table
-
-        console = Console()
-        for each in comparisons:
-            mark, style = ("✔", "bold green") if each.passed else ("✘", "bold red")
-            line = f"{mark} {each.candidate}: {each.verdict}"
-            console.print(Text(line, style=style), soft_wrap=not console.is_terminal)
-        console.print()
-        console.print(text_table.draw(comparison_text.configurations(named), num_folding=1))
-        console.print()
-        console.print(text_table.draw(comparison_text.results(comparisons), num_folding=2))
-        console.print(Text(f"\n{policy}", style="dim"))
+        _show(named, comparisons, policy)
     return SHOWN if all(comparison.passed for comparison in comparisons) else NOT_SHOWN
+
+
+def _show(named: list[Scores], comparisons: tuple[Comparison, ...], policy: Policy) -> None:
+    """Verdicts first, then the figures."""
+    from rich.console import Console
+    from rich.text import Text
+
+    from launcher import comparison_text, text_table
+
+    console = Console()
+    for each in comparisons:
+        mark, style = ("✔", "bold green") if each.passed else ("✘", "bold red")
+        line = Text(f"{mark} {each.candidate}: {each.verdict}", style=style)
+        console.print(line, soft_wrap=not console.is_terminal)
+    console.print()
+    console.print(text_table.draw(comparison_text.configurations(named), num_folding=1))
+    console.print()
+    console.print(text_table.draw(comparison_text.results(comparisons), num_folding=2))
+    console.print(Text(f"\n{policy}", style="dim"))

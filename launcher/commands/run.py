@@ -29,6 +29,7 @@ COMMAND_WORDS = (
     "report",
     "compare",
     "sweep",
+    "submission",
     "list",
 )
 

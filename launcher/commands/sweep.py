@@ -121,7 +121,9 @@ def watch(sweep: Sweep, runs: Path, *, json_lines: bool) -> int:
 
     reports = []
     try:
-        for variant in sweep.variants:
+        for number, variant in enumerate(sweep.variants, start=1):
+            if not json_lines:
+                print(f"\n{number} of {len(sweep.variants)}: {variant.label}", flush=True)
             experiment = Experiment.open(runs / variant.experiment)
             executor = executor_of(experiment)
             show_views(Watcher(experiment, executor, SystemClock()).views(), json_lines)

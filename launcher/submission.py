@@ -1,0 +1,164 @@
+"""The challenge's submission folder, of an experiment whose seeds are all done.
+
+1. `train_gpt.py`: the experiment's own copy of the training code, compressed, behind the few lines
+   of `launcher.bundled`; it runs alone, and its size is the code that is counted.
+2. A log a seed, `submission.json`, `requirements.txt` and a README made of the report.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import lzma
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from golf.records import read_json, replace_file, write_json
+from launcher import bundled
+from launcher.errors import LaunchError
+from launcher.experiment import Experiment
+from launcher.report import Report
+from launcher.report_tables import markdown
+from launcher.scores import SeedScore
+from launcher.states import State
+
+LEFT_OUT = (
+    "golf.bench",
+    "golf.stage",
+    "golf.data.download",
+    "golf.data.encode",
+    "golf.data.hub",
+    "golf.data.prepare",
+)
+"""What makes shards, measures speed or serves the launcher; no record is trained by it."""
+REQUIREMENTS = ("numpy", "safetensors", "sentencepiece", "torch>=2.7", "zstandard")
+RULE_BYTES = 16_000_000
+
+
+def bundle(package: Path, job: str) -> str:
+    """The single file, of a package's folder and the text of a job file."""
+    content = json.dumps({"sources": dict(_sources(package)), "job": job}).encode()
+    payload = base64.b85encode(lzma.compress(content, preset=9 | lzma.PRESET_EXTREME)).decode()
+    source = Path(bundled.__file__).read_text()
+    assert source.count('PAYLOAD = ""') == 1
+    return source.replace('PAYLOAD = ""', f'PAYLOAD = "{payload}"')
+
+
+def _sources(package: Path) -> Iterator[tuple[str, str]]:
+    for path in sorted(package.rglob("*.py")):
+        name = ".".join((package.name, *path.relative_to(package).with_suffix("").parts))
+        if name.endswith(".__init__"):
+            yield name.removesuffix("__init__"), path.read_text()
+        elif name not in LEFT_OUT:
+            yield name, path.read_text()
+
+
+def write(experiment: Experiment, report: Report, out: Path, author: dict[str, str]) -> Path:
+    """Write the folder; returns the path of its `submission.json`.
+
+    Raises:
+        LaunchError: a seed is not done, or there is something in the folder already.
+    """
+    missing = [str(seed.seed) for seed in report.seeds if seed.state is not State.DONE]
+    if missing:
+        raise LaunchError(
+            f"seeds {', '.join(missing)} are not done, and every registered seed belongs to a "
+            f"submission; finish them with golf-launch resume {experiment.name}"
+        )
+    if out.exists() and any(out.iterdir()):
+        raise LaunchError(f"{out} is not empty; name another folder with --out")
+    script = bundle(experiment.paths.code / "golf", experiment.paths.job.read_text())
+    _write(out / "train_gpt.py", script)
+    code_bytes = len(script.encode())
+    scores = report.final_scores(str(experiment.paths.root)).seeds
+    sizes = {s.seed: (s.model_bytes or 0) + code_bytes for s in report.seeds}
+    _write(out / "requirements.txt", "\n".join(REQUIREMENTS) + "\n")
+    for seed, score in scores.items():
+        _write(out / f"train_seed{seed}.log", _log(experiment, seed, score, sizes[seed]))
+    _write(out / "README.md", _readme(report, code_bytes, max(sizes.values())))
+    path = out / "submission.json"
+    write_json(path, _submission(report, scores, sizes, code_bytes, author))
+    return path
+
+
+def _write(path: Path, text: str) -> None:
+    with replace_file(path) as temporary:
+        temporary.write_text(text)
+
+
+def _log(experiment: Experiment, seed: int, score: SeedScore, total_bytes: int) -> str:
+    """What the seed's stages printed, and the result under the challenge's labels."""
+    logs = [experiment.paths.stage(f"{seed}/{kind}").log for kind in ("train", "eval")]
+    text = "".join(log.read_text(errors="replace") for log in logs if log.exists())
+    tokens = scored_tokens(experiment, seed)
+    ends = [f"seed:{seed}", f"val_tokens: {tokens}"] if tokens else [f"seed:{seed}"]
+    if score.train_seconds is not None:
+        ms = f"{1000 * score.train_seconds:.0f}ms"
+        ends.append(f"stopping_early: train_time:{ms} step:{score.steps}/{score.steps}")
+    ends.append(f"Total submission size int6+zstd: {total_bytes} bytes")
+    ends.append(
+        f"legal_ttt_exact val_loss:{score.val_loss:.8f} val_bpb:{score.val_bpb:.8f} "
+        f"eval_time:{1000 * (score.eval_seconds or 0):.0f}ms"
+    )
+    return text + "\n".join(ends) + "\n"
+
+
+def scored_tokens(experiment: Experiment, seed: int) -> int | None:
+    """Tokens that a seed's TTT evaluation scored."""
+    result: dict[str, Any] = read_json(experiment.paths.evaluation(seed, "ttt").result) or {}
+    return result.get("tokens")
+
+
+def _submission(
+    report: Report,
+    scores: dict[int, SeedScore],
+    sizes: dict[int, int],
+    code_bytes: int,
+    author: dict[str, str],
+) -> dict[str, Any]:
+    bpb, loss = report.summaries["ttt"]["val_bpb"], report.summaries["ttt"]["val_loss"]
+    first = report.seeds[0]
+    return {
+        **author,
+        "name": author.get("name") or report.name,
+        "date": time.strftime("%Y-%m-%d", time.localtime(report.created_at)),
+        "val_loss": loss.mean if loss else None,
+        "val_bpb": bpb.mean if bpb else None,
+        "val_bpb_std": bpb.std if bpb else None,
+        "bytes_total": max(sizes.values()),
+        "bytes_code": code_bytes,
+        "seeds": list(scores),
+        "seed_results": {
+            str(seed): {
+                "val_loss": score.val_loss,
+                "val_bpb": score.val_bpb,
+                "artifact_bytes": sizes[seed],
+                "steps": score.steps,
+                "train_time_s": score.train_seconds,
+                "eval_time_s": score.eval_seconds,
+            }
+            for seed, score in scores.items()
+        },
+        "compliance": {
+            **{gate.name: gate.passed for gate in report.gates if gate.limit is not None},
+            "artifact with its code": max(sizes.values()) <= RULE_BYTES,
+        },
+        "outside_rule": list(report.outside_rule),
+        "hardware": f"{first.num_devices} x {first.device}",
+        "attention": first.attention,
+    }
+
+
+def _readme(report: Report, code_bytes: int, total_bytes: int) -> str:
+    """The report, after the way to run it again."""
+    seeds = ", ".join(str(seed.seed) for seed in report.seeds)
+    return (
+        f"{markdown(report)}\n## Run it again\n\n"
+        "```\npip install -r requirements.txt\n"
+        f"python train_gpt.py --data DATA --seed {report.seeds[0].seed}\n```\n\n"
+        f"`train_gpt.py` holds all of the training code in {code_bytes:,} bytes; with the heaviest "
+        f"model it is {total_bytes:,} bytes. The tables above count the package as it is, "
+        f"uncompressed. Seeds: {seeds}; a log of each is beside this file.\n"
+    )

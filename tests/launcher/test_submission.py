@@ -1,0 +1,154 @@
+"""The submission folder, and its one file that trains and evaluates by itself."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tomli_w
+from lab import Lab, train_and_eval
+from test_report import SEEDS, finish
+
+from launcher.challenge_logs import LogPatterns, read_logs, read_submission
+from launcher.cli import main
+from launcher.experiment import Experiment
+from launcher.submission import bundle
+
+ROOT = Path(__file__).resolve().parents[2]
+JOB: dict[str, Any] = {
+    "job": {"name": "tiny"},
+    "model": {
+        "vocab_size": 320,
+        "num_layers": 2,
+        "model_dim": 32,
+        "num_heads": 4,
+        "num_kv_heads": 2,
+        "mlp_mult": 2.0,
+        "bigram_vocab_size": 64,
+        "bigram_dim": 8,
+        "xsa_last_n": 1,
+        "rope_dims": 4,
+        "ve_dim": 8,
+        "ve_layers": [1],
+    },
+    "data": {"train_batch_tokens": 512, "train_seq_len": 32, "source": "embedded", "val_docs": 1},
+    "schedule": {
+        "iterations": 4,
+        "warmdown_iters": 2,
+        "warmup_steps": 0,
+        "max_wallclock_seconds": 0.0,
+    },
+    "averaging": {"ema_decay": 0.5},
+    "quantize": {"zstd_level": 1},
+    "evaluate": {"eval_seq_len": 32, "stride": 16, "batch_windows": 16},
+    "ttt": {"chunk_tokens": 512, "batch_seqs": 4, "epochs": 1},
+    "resources": {"gpus_per_node": 0, "cpus_per_task": 1, "mem_gb": 1},
+}
+
+
+@pytest.fixture
+def experiment(lab: Lab) -> Experiment:
+    found = lab.register([s for seed in SEEDS for s in train_and_eval(seed, "pass")])
+    lab.experiments.clear()
+    return found
+
+
+def run(*words: str, cwd: Path) -> str:
+    done = subprocess.run(
+        [sys.executable, *words],
+        cwd=cwd,
+        env={"OMP_NUM_THREADS": "1", "PATH": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def losses(out: Path) -> list[float]:
+    lines = (out / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line)["train_loss"] for line in lines]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from golf.data.documents import read_documents
+    from golf.data.prepare import embedded_corpus, prepare
+
+    folder = tmp_path_factory.mktemp("data")
+    texts = [text for _, text in zip(range(8), read_documents(embedded_corpus()), strict=False)]
+    docs = folder / "docs.jsonl"
+    docs.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    prepare([docs], folder / "data", vocab_size=320, val_docs=1, workers=1)
+    return folder / "data"
+
+
+def test_the_one_file_gives_the_packages_losses_and_counts_its_own_bytes(
+    data: Path, tmp_path: Path
+) -> None:
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    script, job = alone / "train_gpt.py", tmp_path / "job.toml"
+    job.write_text(tomli_w.dumps(JOB))
+    script.write_text(bundle(ROOT / "golf", job.read_text()))
+    # A package of this name that cannot be used shows that nothing else is imported.
+    (alone / "golf.py").write_text("raise ImportError('not the bundled code')\n")
+    told = run("train_gpt.py", "--data", str(data), "--out", "out", "--seed", "7", cwd=alone)
+
+    package = ("-m", "golf", "train", "--config", str(job), "--data", str(data))
+    run(*package, "--out", str(tmp_path / "package"), "--seed", "7", cwd=ROOT)
+    assert losses(alone / "out") == losses(tmp_path / "package")
+    sizes = json.loads((alone / "out/model.golf.json").read_text())
+    assert sizes["code_bytes"] == script.stat().st_size
+    result = json.loads((alone / "out/ttt/result.json").read_text())
+    assert f"val_bpb:{result['val_bpb']:.8f}" in told
+    assert f"{sizes['model_bytes'] + script.stat().st_size} bytes" in told
+
+
+def test_the_folder_says_what_the_experiment_measured(
+    experiment: Experiment, tmp_path: Path
+) -> None:
+    for seed in SEEDS:
+        finish(experiment, seed)
+    out = tmp_path / "records" / "mine"
+    words = ("submission", str(experiment.paths.root), "--out", str(out), "--author", "A")
+    assert main(words) == 0
+    assert {path.name for path in out.iterdir()} == {
+        "README.md",
+        "requirements.txt",
+        "submission.json",
+        "train_gpt.py",
+        *(f"train_seed{seed}.log" for seed in SEEDS),
+    }
+    content = json.loads((out / "submission.json").read_text())
+    code = (out / "train_gpt.py").stat().st_size
+    assert content["bytes_code"] == code
+    assert content["bytes_total"] == 600 + code
+    assert content["val_bpb"] == pytest.approx(1.12)
+    logs, submission = read_logs(out, LogPatterns()), read_submission(out / "submission.json")
+    for seed in SEEDS:
+        logged, stated = logs.seeds[seed], submission.seeds[seed]
+        assert logged.val_bpb == stated.val_bpb
+        assert logged.val_loss == pytest.approx(stated.val_loss, abs=1e-8)
+        assert logged.artifact_bytes == stated.artifact_bytes == 600 + code
+        assert (logged.steps, logged.eval_seconds) == (stated.steps, stated.eval_seconds)
+
+
+def test_an_unfinished_seed_or_a_full_folder_is_refused(
+    experiment: Experiment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for seed in SEEDS[:2]:
+        finish(experiment, seed)
+    words = ("submission", str(experiment.paths.root), "--out")
+    assert main([*words, str(tmp_path / "new")]) == 2
+    assert "golf-launch resume" in capsys.readouterr().err
+    finish(experiment, SEEDS[2])
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "x").touch()
+    assert main([*words, str(tmp_path / "full")]) == 2
+    assert "not empty" in capsys.readouterr().err
