@@ -29,6 +29,7 @@ COMMANDS = {
     "collect": "write report.json and report.md",
     "report": "show the results",
     "list": "list the experiments",
+    "doctor": "check whether this site is ready",
 }
 HELP = """\
 usage: golf-launch [JOB] --seeds N,N,...

@@ -27,6 +27,7 @@ COMMAND_WORDS = (
     "collect",
     "report",
     "list",
+    "doctor",
 )
 
 
