@@ -32,6 +32,7 @@ COMMANDS = {
     "sweep": "watch a sweep and rank its variants; --sweep starts one",
     "submission": "write the challenge's folder, with the code as one file",
     "list": "list the experiments",
+    "doctor": "check whether this site is ready",
 }
 HELP = """\
 usage: golf-launch [JOB] --seeds N,N,...

@@ -4,6 +4,7 @@ runs/<name>-<id>/
   experiment.json      seeds, stages and provenance, written before the first submission
   job.toml             the resolved job, every key spelled out
   code/                the packages as they were; the stages run these
+  code.diff            what they differ from the commit, if they do
   data/, prepare/      the embedded corpus, where the job asks for it
   seeds/<seed>/train/  seeds/<seed>/eval/
   jobs/                the scheduler's side: scripts and output of the jobs
@@ -63,6 +64,11 @@ class ExperimentPaths:
     @property
     def code(self) -> Path:
         return self.root / "code"
+
+    @property
+    def code_diff(self) -> Path:
+        """What `code` differs from the commit in `experiment.json`, if it does."""
+        return self.root / "code.diff"
 
     @property
     def data(self) -> DataPaths:
@@ -163,6 +169,10 @@ class Experiment:
         with replace_file(paths.job) as temporary:
             temporary.write_text(tomli_w.dumps(golf.config.job_to_sections(job)))
         snapshot.copy_code(paths.code)
+        diff = snapshot.uncommitted_diff()
+        if diff:
+            with replace_file(paths.code_diff) as temporary:
+                temporary.write_text(diff)
         for stage in wanted.stages:
             write_json(paths.stage(stage.key).spec, stage.spec())
         write_json(

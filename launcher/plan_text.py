@@ -26,7 +26,7 @@ def draw(plan: Plan, checks: Sequence[Check]) -> RenderableType:
     """Seeds, checks and stages for a terminal."""
     seeds = ", ".join(map(str, plan.seeds))
     title = Text.assemble(("plan ", "dim"), (plan.paths.root.name, "bold"), f"  seeds {seeds}")
-    return Group(title, Text(), _checks(checks), Text(), _stages(plan))
+    return Group(title, Text(), draw_checks(checks), Text(), _stages(plan))
 
 
 def command_lines(plan: Plan) -> Iterator[str]:
@@ -41,7 +41,8 @@ def command_lines(plan: Plan) -> Iterator[str]:
         yield f"# and the same for {', '.join(map(str, plan.seeds[1:]))}"
 
 
-def _checks(checks: Sequence[Check]) -> Table:
+def draw_checks(checks: Sequence[Check]) -> Table:
+    """A line a check: verdict, figure, fix."""
     table = Table.grid(padding=(0, 2, 0, 0))
     table.add_column()
     table.add_column(no_wrap=True)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +37,23 @@ def git_state() -> dict[str, Any] | None:
     return {"commit": commit, "changed": bool(changes)}
 
 
-def _git(*words: str) -> str | None:
+def uncommitted_diff() -> str:
+    """What the packages differ from their commit, new files included; empty outside git.
+
+    The user's own index stays as it is: new files are noted in a temporary one.
+    """
+    if git_state() is None:
+        return ""
+    with tempfile.TemporaryDirectory() as folder:
+        index = {"GIT_INDEX_FILE": f"{folder}/index"}
+        for words in (("read-tree", "HEAD"), ("add", "--intent-to-add", "--", *PACKAGES)):
+            if _git(*words, env=index) is None:
+                return ""
+        diff = _git("diff", "--binary", "HEAD", "--", *PACKAGES, env=index)
+    return f"{diff}\n" if diff else ""
+
+
+def _git(*words: str, env: dict[str, str] | None = None) -> str | None:
     try:
         done = subprocess.run(
             ["git", "-C", str(source_root()), *words],
@@ -43,6 +61,7 @@ def _git(*words: str) -> str | None:
             text=True,
             check=True,
             timeout=20,
+            env={**os.environ, **(env or {})},
         )
     except (OSError, subprocess.SubprocessError):
         return None

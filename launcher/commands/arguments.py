@@ -32,6 +32,15 @@ def add_runs(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_profile(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--profile",
+        type=Path,
+        metavar="F",
+        help="the cluster profile (default: golf-launch/profile.toml in your configuration folder)",
+    )
+
+
 def runs_of(arguments: argparse.Namespace) -> Path:
     """The folder of experiments: asked for, or the site's, or `runs` here."""
     from launcher.profile import load_profile
@@ -66,12 +75,7 @@ def add_job(parser: argparse.ArgumentParser) -> None:
         help="change a setting of the job; may be repeated",
     )
     parser.add_argument("--data", type=Path, metavar="DIR", help="folder with shards and tokenizer")
-    parser.add_argument(
-        "--profile",
-        type=Path,
-        metavar="F",
-        help="the cluster profile (default: golf-launch/profile.toml in your configuration folder)",
-    )
+    add_profile(parser)
     parser.add_argument(
         "--runtime",
         metavar="NAME",

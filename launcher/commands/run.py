@@ -31,6 +31,7 @@ COMMAND_WORDS = (
     "sweep",
     "submission",
     "list",
+    "doctor",
 )
 
 

@@ -64,6 +64,8 @@ NEVER = {
     "DependencyNeverSatisfied": "the stage before it failed",
     "InvalidAccount": "its account is not valid; set slurm.account in the profile",
     "InvalidQOS": "its QOS is not valid; set slurm.qos in the profile",
+    "launch failed requeued held": "held after a launch that failed on a node; look at "
+    "scontrol show job, then scontrol release",
     "JobHeldAdmin": "held by an administrator",
     "JobHeldUser": "held; release it with scontrol release",
     "NodeDown": "a node that it needs is down",

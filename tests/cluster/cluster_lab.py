@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import secrets
 import time
 from collections.abc import Sequence
@@ -59,17 +58,21 @@ class ClusterLab:
     runs: Path
 
     def register(
-        self, stages: Sequence[Stage], name: str = "", profile: Profile = PROFILE
+        self,
+        stages: Sequence[Stage],
+        name: str = "",
+        profile: Profile = PROFILE,
+        job: Job | None = None,
     ) -> Experiment:
         """Like real ones, experiments have unique names: jobs are found by them."""
         name = name or f"test-{secrets.token_hex(4)}"
         seeds = tuple(dict.fromkeys(s.seed for s in stages if s.seed is not None))
         return Experiment.register(
             ExperimentPaths(self.runs / name),
-            Job(job=JobConfig(name="test"), resources=SMALL),
+            job or Job(job=JobConfig(name="test"), resources=SMALL),
             Registration(
                 seeds=seeds,
-                stages=tuple(dataclasses.replace(s, resources=s.resources) for s in stages),
+                stages=tuple(stages),
                 asked_job="test",
                 executor="slurm",
                 profile=profile.plain(),

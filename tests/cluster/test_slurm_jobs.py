@@ -135,7 +135,7 @@ def test_a_job_that_is_held_or_too_large_for_its_partition_says_so(lab: ClusterL
     lab.site.call("scontrol", "hold", lab.job_id(experiment, "1/train"), check=True)
     executor = lab.executor(experiment)
     lab.site.wait_until(
-        lambda: "JobHeldUser" in lab.statuses(experiment, executor)["1/train"].reason, "the hold"
+        lambda: "JobHeld" in lab.statuses(experiment, executor)["1/train"].reason, "the hold"
     )
     lab.site.wait_until(
         lambda: "PartitionTimeLimit" in lab.statuses(experiment, executor)["2/train"].reason,
