@@ -223,7 +223,7 @@ class _Stage:
                 env={**os.environ, "PYTHONUNBUFFERED": "1", **self._spec.env},
                 start_new_session=True,
                 pass_fds=(self._lock.fileno(),),
-                preexec_fn=_end_with_parent(),
+                preexec_fn=end_with_parent(),
             )
         except OSError as error:
             log.write(f"cannot start {command.argv[0]}: {error}\n".encode())
@@ -271,7 +271,7 @@ def _interpreted(argv: tuple[str, ...]) -> list[str]:
     return list(argv)
 
 
-def _end_with_parent() -> Callable[[], None] | None:
+def end_with_parent() -> Callable[[], None] | None:
     """What makes Linux send the command SIGTERM should this process be killed outright."""
     if not sys.platform.startswith("linux"):
         return None

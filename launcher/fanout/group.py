@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from typing import Any
 
@@ -81,7 +82,7 @@ class RayGroup:
             {"rank": rank, "host": home.host, "pid": home.pid, "busy": busy_s / lived_s}
             for rank, (home, busy_s) in enumerate(zip(self._homes, self._busy_s, strict=False))
         ]
-        return {"workers": workers}
+        return {"coordinator": os.getpid(), "workers": workers}
 
     def close(self) -> None:
         """End the actors and give their resources back."""
