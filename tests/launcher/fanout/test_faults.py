@@ -81,10 +81,6 @@ def test_too_many_losses_end_the_evaluation_and_a_resume_finishes_it(
     assert_same_numbers(tmp_path / "out", evaluated(2))
 
 
-def _kill_guard(guard: subprocess.Popen[bytes], coordinator: int) -> None:
-    guard.kill()
-
-
 def _kill_coordinator(guard: subprocess.Popen[bytes], coordinator: int) -> None:
     os.kill(coordinator, signal.SIGKILL)
 
@@ -95,10 +91,15 @@ def _stop_as_a_stage_does(guard: subprocess.Popen[bytes], coordinator: int) -> N
 
 @pytest.mark.parametrize(
     ("end", "exit_code"),
-    [(_kill_guard, -9), (_kill_coordinator, 137), (_stop_as_a_stage_does, 143)],
+    [(_kill_coordinator, 137), (_stop_as_a_stage_does, 143)],
 )
 def test_an_ended_coordinator_takes_its_ray_along_and_resumes(
-    command: Callable[[Path], list[str]], evaluated, tmp_path: Path, end: Any, exit_code: int
+    command: Callable[[Path], list[str]],
+    fan_out,
+    evaluated,
+    tmp_path: Path,
+    end: Any,
+    exit_code: int,
 ):
     out, wanted = tmp_path / "out", evaluated(2)
     words = [sys.executable, "-m", "launcher.fanout", *command(out), "--workers", "2"]
@@ -110,7 +111,7 @@ def test_an_ended_coordinator_takes_its_ray_along_and_resumes(
     pids = [progress["coordinator"], *(worker["pid"] for worker in progress["workers"])]
     _wait_until(lambda: not any(_lives(pid) for pid in pids))
     assert not EvalPaths(out).result.exists()
-    subprocess.run([*words, "--resume"], check=True, stdout=subprocess.DEVNULL)
+    fan_out(out, resume=True)
     assert_same_numbers(out, wanted)
 
 
