@@ -224,7 +224,7 @@ class _Stage:
                 env={**os.environ, "PYTHONUNBUFFERED": "1", **self._spec.env},
                 start_new_session=True,
                 pass_fds=(self._lock.fileno(),),
-                preexec_fn=_prepare_child(),
+                preexec_fn=prepare_child(),
             )
         except OSError as error:
             log.write(f"cannot start {command.argv[0]}: {error}\n".encode())
@@ -272,7 +272,7 @@ def _interpreted(argv: tuple[str, ...]) -> list[str]:
     return list(argv)
 
 
-def _prepare_child() -> Callable[[], None] | None:
+def prepare_child() -> Callable[[], None] | None:
     """What a command does before it starts, on Linux.
 
     It is sent SIGTERM should this process be killed outright. It ignores SIGUSR2 until it handles

@@ -2,7 +2,7 @@
 
 import sys
 
-from launcher.fanout.cli import main
+from launcher.fanout.guard import run_guarded
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_guarded(sys.argv[1:]))

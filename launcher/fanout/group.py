@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from typing import Any
 
@@ -25,6 +26,8 @@ from golf.records import RunError
 from launcher.fanout.rank import Home, Rank, RankSpec, Reply
 
 PLACE_TIMEOUT_S = 120.0
+MAX_CAUSE = 300
+"""Characters of a cause that are kept."""
 BLAME_WAIT_S = 2.0
 """How long, after a rank broke off, to wait for word which other rank's death made it do so."""
 
@@ -81,7 +84,7 @@ class RayGroup:
             {"rank": rank, "host": home.host, "pid": home.pid, "busy": busy_s / lived_s}
             for rank, (home, busy_s) in enumerate(zip(self._homes, self._busy_s, strict=False))
         ]
-        return {"workers": workers}
+        return {"coordinator": os.getpid(), "workers": workers}
 
     def close(self) -> None:
         """End the actors and give their resources back."""
@@ -163,14 +166,15 @@ class RayGroup:
 
         Raises:
             ReplicasLostError: an actor died, or its group broke off.
-            RunError, ConfigError, LegalityError: what the replica itself complained of.
+            RunError, ConfigError: what the replica itself complained of.
+        RayTaskError: a mistake in its code.
         """
         waiting = list(refs)
         while waiting:
             (ready,), waiting = ray.wait(waiting, num_returns=1)
             try:
                 ray.get(ready)
-            except (RayActorError, RayTaskError) as error:
+            except RayError as error:
                 raise self._explain(error, refs) from error
         values: list[Any] = ray.get(refs)
         return values
@@ -178,7 +182,7 @@ class RayGroup:
     def _explain(self, error: RayError, refs: list[Any]) -> Exception:
         if isinstance(error, RayTaskError):
             cause = error.cause
-            if isinstance(cause, RunError | ConfigError | LegalityError):
+            if isinstance(cause, RunError | ConfigError):
                 return cause
             if not isinstance(cause, RuntimeError):  # torch and its groups raise that
                 return error
@@ -208,5 +212,8 @@ class RayGroup:
 
 
 def _last_line(error: Exception) -> str:
+    """The line that says most, without Ray's advice after it."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__
+    line = lines[-1] if lines else type(error).__name__
+    line = line.partition(" Some common causes")[0]
+    return line if len(line) <= MAX_CAUSE else line[: MAX_CAUSE - 1] + "…"

@@ -12,9 +12,9 @@ from __future__ import annotations
 import logging
 import os
 import secrets
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import ray
 
@@ -25,8 +25,10 @@ OBJECT_STORE_BYTES = 128 * 1024 * 1024
 
 
 @contextmanager
-def private_ray(num_cpus: int, num_gpus: int) -> Iterator[None]:
+def private_ray(folder: Path, num_cpus: int, num_gpus: int) -> Iterator[None]:
     """Start a Ray that hands out `num_cpus` and `num_gpus`, and stop it at the end.
+
+    Its files go to `folder`, whose path must be short: sockets lie in there.
 
     Raises:
         RunError: it does not start.
@@ -39,24 +41,22 @@ def private_ray(num_cpus: int, num_gpus: int) -> Iterator[None]:
         # Each actor's device is asked for; without one, Ray would hide the GPUs from the others.
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     }
-    # Its sockets lie in there, and their paths must stay under 108 bytes.
-    with tempfile.TemporaryDirectory(prefix="golf-ray-", ignore_cleanup_errors=True) as folder:
-        try:
-            ray.init(
-                "local",
-                num_cpus=num_cpus,
-                num_gpus=num_gpus,
-                object_store_memory=OBJECT_STORE_BYTES,
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                _temp_dir=folder,
-                _node_ip_address="127.0.0.1",
-            )
-        except Exception as error:
-            ray.shutdown()
-            raise RunError(f"Ray does not start here: {error}") from error
-        try:
-            yield
-        finally:
-            ray.shutdown()
+    try:
+        ray.init(
+            "local",
+            num_cpus=num_cpus,
+            num_gpus=num_gpus,
+            object_store_memory=OBJECT_STORE_BYTES,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            _temp_dir=str(folder),
+            _node_ip_address="127.0.0.1",
+        )
+    except Exception as error:
+        ray.shutdown()
+        raise RunError(f"Ray does not start here: {error}") from error
+    try:
+        yield
+    finally:
+        ray.shutdown()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -83,7 +84,11 @@ def evaluated(
 
 @pytest.fixture(scope="session")
 def ray_is_up() -> Iterator[None]:
-    with private_ray(num_cpus=2, num_gpus=0):
+    # pytest's own folders lie too deep for sockets.
+    with (
+        tempfile.TemporaryDirectory(prefix="golf-ray-") as folder,
+        private_ray(Path(folder), num_cpus=2, num_gpus=0),
+    ):
         yield
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from golf.evaluate.verify import verify
-from golf.records import EvalPaths, RunError, read_json, read_lines
+from golf.records import EvalPaths, RunError, read_json
 from launcher.fanout.group import RayGroup
 
 
@@ -81,20 +81,38 @@ def test_too_many_losses_end_the_evaluation_and_a_resume_finishes_it(
     assert_same_numbers(tmp_path / "out", evaluated(2))
 
 
-def test_a_killed_coordinator_takes_its_ray_along_and_resumes(
-    command: Callable[[Path], list[str]], evaluated, tmp_path: Path
+def _kill_coordinator(guard: subprocess.Popen[bytes], coordinator: int) -> None:
+    os.kill(coordinator, signal.SIGKILL)
+
+
+def _stop_as_a_stage_does(guard: subprocess.Popen[bytes], coordinator: int) -> None:
+    os.killpg(guard.pid, signal.SIGTERM)
+
+
+@pytest.mark.parametrize(
+    ("end", "exit_code"),
+    [(_kill_coordinator, 137), (_stop_as_a_stage_does, 143)],
+)
+def test_an_ended_coordinator_takes_its_ray_along_and_resumes(
+    command: Callable[[Path], list[str]],
+    fan_out,
+    evaluated,
+    tmp_path: Path,
+    end: Any,
+    exit_code: int,
 ):
-    out = tmp_path / "out"
+    out, wanted = tmp_path / "out", evaluated(2)
     words = [sys.executable, "-m", "launcher.fanout", *command(out), "--workers", "2"]
-    coordinator = subprocess.Popen(words, stdout=subprocess.DEVNULL)
-    _wait_until(lambda: len(read_lines(out / "ledger.jsonl")) >= 5 or coordinator.poll() == 0)
-    coordinator.kill()
-    coordinator.wait()
-    workers = [worker["pid"] for worker in read_json(EvalPaths(out).progress)["workers"]]
-    _wait_until(lambda: not any(_lives(pid) for pid in workers))
+    guard = subprocess.Popen(words, stdout=subprocess.DEVNULL, start_new_session=True)
+    _wait_until(lambda: (read_json(EvalPaths(out).progress) or {}).get("chunk"))
+    progress = read_json(EvalPaths(out).progress)
+    end(guard, progress["coordinator"])
+    assert guard.wait() == exit_code
+    pids = [progress["coordinator"], *(worker["pid"] for worker in progress["workers"])]
+    _wait_until(lambda: not any(_lives(pid) for pid in pids))
     assert not EvalPaths(out).result.exists()
-    subprocess.run([*words, "--resume"], check=True, stdout=subprocess.DEVNULL)
-    assert_same_numbers(out, evaluated(2))
+    fan_out(out, resume=True)
+    assert_same_numbers(out, wanted)
 
 
 def _wait_until(condition: Callable[[], object], timeout_s: float = 120) -> None:

@@ -1,4 +1,4 @@
-"""`python -m launcher.fanout`: `golf eval` over a group of Ray workers, with the same numbers.
+"""The coordinator of `python -m launcher.fanout`: `golf eval` over Ray workers, the same numbers.
 
 1. Job, data and weights are read as `golf eval` reads them, and a finished evaluation is not begun.
 2. A private Ray is started and one worker a rank placed on it; each loads the weights by itself.
@@ -14,6 +14,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -47,7 +48,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     if result is None:
         validation = spec.load_validation()
         num_gpus = spec.world_size if spec.device == "cuda" else 0
-        with private_ray(num_cpus=spec.world_size, num_gpus=num_gpus):
+        with private_ray(arguments.ray_folder, num_cpus=spec.world_size, num_gpus=num_gpus):
             _stop_on_sigterm()
             result = _run(spec, validation, tell)
     return report_evaluation(arguments, result)
@@ -100,6 +101,11 @@ def _parser() -> argparse.ArgumentParser:
         description="golf eval over a group of Ray workers, started here and ended with it.",
     )
     eval_options(parser.add_argument)
+    parser.add_argument("--ray-folder", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     parser.add_argument("--workers", type=int, metavar="N", help="default: the job's [fanout]")
     return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
