@@ -1,7 +1,8 @@
 """A Ray of one's own on this machine: started for one evaluation and ended with it.
 
-1. It gets free ports, a folder of its own, the loopback interface, a fresh token that only its own
-   processes know, and exactly the CPUs and GPUs it is told to hand out.
+1. It gets free ports, a folder of its own, a fresh token that only its own processes know, and
+   exactly the CPUs and GPUs it is told to hand out. The loopback address is asked for, but Ray may
+   register the host's: the token is what keeps others out.
 2. A start that fails is an error that quotes Ray's own words.
 3. At the end only the processes of this Ray are stopped; should this process be killed, they die
    with it (Ray binds them to their parent on Linux).

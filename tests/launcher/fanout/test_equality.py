@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from golf.cli import main
 from golf.evaluate.verify import verify
-from golf.records import EvalPaths, read_json
+from golf.records import DataPaths, EvalPaths, read_json
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -26,7 +27,21 @@ def test_two_workers_score_as_one_process(fan_out, evaluated, tmp_path: Path):
     fan_out(tmp_path / "ray")
     together, alone = (np.load(p / "nll.npy") for p in (tmp_path / "ray", evaluated(1)))
     difference = np.abs(together - alone).max()
-    assert difference < 1e-4, f"measured: {difference}"
+    print(f"largest difference: {difference:.2g} nats")
+    assert difference < 1e-4
+
+
+def test_one_process_can_replay_what_two_workers_did(
+    fan_out, job_file: Path, tiny_data: DataPaths, tmp_path: Path, capsys
+):
+    fan_out(tmp_path / "ray")
+    weights = job_file.with_name("w.safetensors")
+    sources = ["--data", str(tiny_data.root), "--checkpoint", str(weights)]
+    words = ["verify", str(tmp_path / "ray"), "--replay", "3"]
+    assert main([*words, *sources, "--device", "cpu"]) == 0
+    assert "scores within 0.0001 nats a token" in capsys.readouterr().out
+    assert main(words) == 2
+    assert "--replay needs --data" in capsys.readouterr().err
 
 
 def test_progress_tells_of_each_worker(fan_out, tmp_path: Path):

@@ -16,6 +16,7 @@ import pytest
 
 from golf.evaluate.verify import verify
 from golf.records import EvalPaths, RunError, read_json
+from golf.weights import WeightsError
 from launcher.fanout.group import RayGroup
 
 
@@ -79,6 +80,15 @@ def test_too_many_losses_end_the_evaluation_and_a_resume_finishes_it(
     result = fan_out(tmp_path / "out", resume=True)
     assert len(result["recoveries"]) == 1, "what was survived is kept over a resume"
     assert_same_numbers(tmp_path / "out", evaluated(2))
+
+
+def test_what_no_new_group_would_mend_is_not_tried_again(fan_out, tmp_path: Path):
+    with pytest.raises(RunError, match="lost 1 times"):
+        fan_out(tmp_path / "out", group_class=killing(("adapt", 3, 1)), max_recoveries=0)
+    (checkpoint,) = EvalPaths(tmp_path / "out").checkpoints.glob("chunk-*")
+    checkpoint.write_bytes(checkpoint.read_bytes()[:-100])
+    with pytest.raises(WeightsError, match="delete it to resume"):
+        fan_out(tmp_path / "out", resume=True)
 
 
 def _kill_coordinator(guard: subprocess.Popen[bytes], coordinator: int) -> None:
