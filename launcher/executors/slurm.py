@@ -190,7 +190,8 @@ class SlurmExecutor:
         output = tail_lines(self._output(job), OUTPUT_LINES)
         if any(mark in line for line in output for mark in OUT_OF_MEMORY_MARKS):
             return ENDS["OUT_OF_MEMORY"]
-        last_words = [line for line in output if not line.startswith("[")][-1:]
+        # Ours begin with a time stamp; srun's tell that something failed, not what.
+        last_words = [line for line in output if not line.startswith(("[", "srun: "))][-1:]
         return ": ".join([f"Slurm says {job.state} ({job.reason})", *last_words])
 
     def _output(self, job: Job) -> Path:

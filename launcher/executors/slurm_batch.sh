@@ -10,6 +10,7 @@
 # Set before: name, folders, command, max_attempts, setup().
 
 set -uo pipefail
+export USER=${USER:-$(id -un)} # Charliecloud wants it
 stage=${folders[${SLURM_ARRAY_TASK_ID:-0}]}
 attempt=$((${SLURM_RESTART_COUNT:-0} + 1))
 job=${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}

@@ -163,5 +163,8 @@ def _command(launch: Launch, stage: Stage, env: dict[str, str]) -> list[str]:
 
 
 def _folders(launch: Launch) -> list[str]:
-    """What a stage reads and writes: the experiment, and the data where they lie elsewhere."""
-    return [str(launch.paths.root), *filter(None, [launch.data])]
+    """What a stage reads and writes: all runs, and the data where they lie elsewhere.
+
+    Not the experiment alone: some runtimes need the folder to exist in the image.
+    """
+    return [str(launch.paths.root.parent), *filter(None, [launch.data])]

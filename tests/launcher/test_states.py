@@ -140,3 +140,37 @@ def test_a_process_that_nobody_reaped_is_gone() -> None:
     assert process.returncode is None
     process.wait()
     process.stdout.close()
+
+
+def ruling(state: State, **fields: Any) -> Observation:
+    """The word of a scheduler that starts and ends the job's processes itself."""
+    now = time.time()
+    return Observation(state=state, evidence="job 7", seen_at=now, rules=True, **fields)
+
+
+def test_what_an_earlier_attempt_said_is_out_of_date_once_the_job_is_queued_again(
+    paths: StagePaths,
+) -> None:
+    write(paths, "cancelled", reason="stopped by SIGTERM", updated_at=time.time() - 5)
+    queued = ruling(State.WAITING, reason="attempt 2 waits", began_at=time.time())
+    assert read(paths, queued).state is State.WAITING
+    assert read(paths, queued).reason == "attempt 2 waits"
+
+
+def test_a_stage_that_was_interrupted_is_not_over_while_its_job_lives(paths: StagePaths) -> None:
+    write(paths, "cancelled", reason="stopped by SIGUSR2")
+    assert read(paths, ruling(State.RUNNING, began_at=time.time() - 60)).state is State.WAITING
+    assert read(paths, ruling(State.CANCELLED)).state is State.CANCELLED
+
+
+def test_a_job_that_the_scheduler_ended_is_told_in_its_words(paths: StagePaths) -> None:
+    write(paths, "running", command="train", host="elsewhere")
+    status = read(paths, ruling(State.FAILED, reason="ran out of memory"))
+    assert (status.state, status.reason) == (State.FAILED, "ran out of memory in train")
+    write(paths, "done")
+    assert read(paths, ruling(State.LOST, reason="lost its node")).state is State.DONE
+
+
+def test_a_silent_stage_whose_job_runs_is_not_lost(paths: StagePaths) -> None:
+    write(paths, "running", host="elsewhere", updated_at=time.time() - 2 * HEARTBEAT_LIMIT_S)
+    assert read(paths, ruling(State.RUNNING, began_at=time.time() - 900)).state is State.RUNNING
