@@ -2,7 +2,7 @@
 
 The stand-in is at the process boundary: an HTTP server on 127.0.0.1 that speaks what the client
 needs of the hub's API (a repository's commit and files, sizes and hashes of paths, the files
-themselves), in place of https://huggingface.co.
+themselves), in place of the hub.
 """
 
 from __future__ import annotations
