@@ -124,17 +124,23 @@ class SlurmSite:
         self._spawn(node, ["slurmd", "-D", "-N", node])
 
     def kill_node(self, node: str) -> None:
-        """Its slurmd and every process of its jobs, at once, as when the power goes."""
+        """Its slurmd and every process of its jobs, at once, as when the power goes.
+
+        The daemons of the steps go before the processes that they watch: one that outlived its
+        process would still tell the controller that the job has failed.
+        """
         self._kill(node)
+        mark = f"SLURMD_NODENAME={node}".encode()
+        processes, daemons = [], set()
         for pid in self._own_processes():
-            with contextlib.suppress(OSError):
-                if f"SLURMD_NODENAME={node}".encode() in _environ(pid):
-                    os.kill(pid, signal.SIGKILL)
-        for pid in self._own_processes():
-            with contextlib.suppress(OSError):
-                text = Path(f"/proc/{pid}/cmdline").read_bytes()
-                if text.startswith(b"slurmstepd") and _children(pid) == []:
-                    os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(OSError):  # it has just ended
+                if mark in _environ(pid):
+                    processes.append(pid)
+                    if _command(_parent(pid)).startswith(b"slurmstepd"):
+                        daemons.add(_parent(pid))
+        for pid in (*daemons, *processes):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
     def stop(self) -> None:
         for name in ("node1", "node2", "slurmctld", "slurmdbd", "mariadbd", "munged"):
@@ -216,8 +222,13 @@ def _environ(pid: int) -> list[bytes]:
     return Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
 
 
-def _children(pid: int) -> list[str]:
-    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+def _command(pid: int) -> bytes:
+    return Path(f"/proc/{pid}/cmdline").read_bytes()
+
+
+def _parent(pid: int) -> int:
+    """The fourth field of `stat`; the second, the name in parentheses, may hold blanks."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
 def _listens(port: int) -> bool:
