@@ -8,8 +8,8 @@ BIN := .venv/bin
 # More threads than cores slow every process of a test run down. The test cluster has the machine
 # to itself: its tests kill daemons and wait for what becomes of that.
 define TEST
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --ignore tests/cluster
-	OMP_NUM_THREADS=1 $(BIN)/pytest tests/cluster
+OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --ignore tests/cluster
+OMP_NUM_THREADS=1 $(BIN)/pytest tests/cluster
 endef
 
 .PHONY: demo test check lint format setup
@@ -18,10 +18,10 @@ demo: setup
 	$(BIN)/golf-launch smoke --seeds 1337,42,7
 
 test: setup
-$(TEST)
+	$(TEST)
 
 check: lint
-$(TEST)
+	$(TEST)
 
 lint: setup
 	$(BIN)/ruff format --check .
