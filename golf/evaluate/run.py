@@ -32,7 +32,7 @@ from golf.evaluate.progress import Progress
 from golf.evaluate.ttt import ChunkedEvaluation, Nats, Totals
 from golf.evaluate.validation import ValidationSet
 from golf.evaluate.windows import Chunk, plan_windows, split_chunks
-from golf.records import EvalPaths, RunError, read_json, read_lines, write_json
+from golf.records import EvalPaths, RunError, read_json, read_lines, replace_file, write_json
 
 Tell = Callable[[str], None]
 
@@ -155,8 +155,7 @@ class _Evaluation:
         self.group.barrier()  # everyone has read before anyone writes
         if before is None:
             if self.group.is_main:
-                self.paths.root.mkdir(parents=True, exist_ok=True)
-                self.paths.plan.write_text(_plan_text(self.plan))
+                write_json(self.paths.plan, self.plan)
             return
         different = [key for key in plan if before.get(key) != plan[key]]
         if different:
@@ -195,6 +194,7 @@ class _Evaluation:
                 self._finish_nll(totals)
             self.progress.write(len(self.chunks), totals)
             write_json(self.paths.result, result)
+            self.nll_partial.unlink(missing_ok=True)  # until here a cut run resumes from it
         return result
 
     def _run_chunks(self) -> Totals:
@@ -261,11 +261,10 @@ class _Evaluation:
     def _finish_nll(self, totals: Totals) -> None:
         nll = np.fromfile(self.nll_partial, "<f4")
         assert len(nll) == totals.tokens
-        temporary = self.paths.nll.with_suffix(".tmp.npy")
-        np.save(temporary, nll)
-        temporary.replace(self.paths.nll)
-        self.nll_partial.unlink()
+        with replace_file(self.paths.nll) as temporary, temporary.open("wb") as file:
+            np.save(file, nll)
 
 
 def _plan_text(plan: dict[str, Any]) -> str:
+    """The plan as `write_json` writes it, which is what the ledger's chain starts from."""
     return json.dumps(plan, indent=2) + "\n"

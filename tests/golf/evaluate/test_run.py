@@ -198,3 +198,27 @@ def test_a_changed_token_changes_no_score_before_it(
     before, after = (np.load(tmp_path / name / "nll.npy") for name in ("as_it_is", "changed"))
     assert np.array_equal(before[: position - 1], after[: position - 1])
     assert not np.array_equal(before[position - 1 :], after[position - 1 :])
+
+
+def test_a_run_cut_before_its_result_still_resumes_with_its_scores(
+    run_evaluation, finished_ttt: Path, tmp_path: Path, monkeypatch
+):
+    """All chunks are done and `nll.npy` is written, but the result is not."""
+    out = tmp_path / "ttt"
+    with monkeypatch.context() as patched:
+        patched.setattr(_Evaluation, "_result", _cut)
+        with pytest.raises(CutError):
+            run_evaluation("ttt", out, save_nll=True)
+        patched.undo()
+        patched.setattr("golf.evaluate.progress.Progress.write", _cut)
+        with pytest.raises(CutError):
+            run_evaluation("ttt", out, save_nll=True, resume=True)
+    assert (out / "nll.npy").exists()
+    run_evaluation("ttt", out, save_nll=True, resume=True)
+    for name in ("plan.json", "ledger.jsonl", "nll.npy"):
+        assert (out / name).read_bytes() == (finished_ttt / name).read_bytes()
+    assert not (out / "nll.partial").exists()
+
+
+def _cut(*_: object) -> None:
+    raise CutError
