@@ -143,7 +143,7 @@ class Registration:
     profile: dict[str, Any] = field(default_factory=dict)
     """The site's profile, so that whoever attaches asks the same site."""
     policy: dict[str, Any] | None = None
-    """What will count as better, and the baseline's scores; `launcher.policy` reads it."""
+    """What will count as better, and the baseline's scores; see `reporting.policy`."""
 
 
 class Experiment:

@@ -10,16 +10,16 @@
 goes, not when one is added. Its fields:
 
 - `schema`, `name`, `job`, `created_at`, `collected_at` (seconds since the epoch), `git`;
-- `seeds`: one object a registered seed, see `launcher.seed_report.SeedReport`;
+- `seeds`: one object a registered seed, see `reporting.seed_report.SeedReport`;
 - `summaries`: `count, mean, std, half_width` by evaluation (`post_ema`, `round_trip`, `sliding`,
   `ttt`) and unit (`val_loss`, `val_bpb`), or null;
-- `gates`: one object a rule, see `launcher.compliance.Gate`; `passed` is null where nothing was
+- `gates`: one object a rule, see `reporting.compliance.Gate`; `passed` is null where nothing was
   measured or nothing is limited;
 - `outside_rule`: why the challenge's 600 s do not apply to these runs;
 - `policy`: test, margin, alpha, unit and baseline as registered; null where there is none;
-- `comparison`: see `launcher.comparison.Comparison`; null without a baseline or a finished seed;
+- `comparison`: see `reporting.comparison.Comparison`; null without a baseline or a finished seed;
 - `power`: what so many seeds can show, see `Power`;
-- `curves`: one object a seed, see `launcher.curves.Curves`; points are [x, y];
+- `curves`: one object a seed, see `reporting.curves.Curves`; points are [x, y];
 - `verdict`: one line; `exit_code`: as the commands give it.
 """
 
@@ -31,19 +31,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from golf.records import replace_file, write_json
-from launcher.comparison import Comparison, headline, judge, published_std
-from launcher.compliance import Gate, Sheet, gates, outside_the_rule
-from launcher.curves import Curves, points_of, read_curves
 from launcher.executors.base import Executor
 from launcher.experiment import Experiment, ExperimentPaths
-from launcher.policy import Policy
-from launcher.power import Design, least_difference
-from launcher.scores import Scores
-from launcher.seed_report import COLUMNS, FINAL, VIOLATED_EXIT, SeedReport, read_seed
+from launcher.reporting.comparison import Comparison, headline, judge, published_std
+from launcher.reporting.compliance import Gate, Sheet, gates, outside_the_rule
+from launcher.reporting.curves import Curves, points_of, read_curves
+from launcher.reporting.policy import Policy
+from launcher.reporting.power import Design, least_difference
+from launcher.reporting.scores import Scores
+from launcher.reporting.seed_report import COLUMNS, FINAL, VIOLATED_EXIT, SeedReport, read_seed
+from launcher.reporting.units import ValidationSet
 from launcher.significance import Summary, summarize
 from launcher.states import StageStatus, State
 from launcher.submit import read_statuses
-from launcher.units import ValidationSet
 
 SCHEMA = "golf-launch/report/1"
 
@@ -131,8 +131,8 @@ def collect(experiment: Experiment, executor: Executor) -> Report:
 
 def write(report: Report, paths: ExperimentPaths) -> None:
     """Put `report.json`, `report.md` and `report.html` into the experiment's folder."""
-    from launcher.report_html import page
-    from launcher.report_tables import markdown
+    from launcher.reporting.html import page
+    from launcher.reporting.tables import markdown
 
     write_json(paths.report_json, report.plain())
     for path, text in ((paths.report_md, markdown(report)), (paths.report_html, page(report))):

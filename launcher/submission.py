@@ -20,8 +20,8 @@ from launcher import bundled
 from launcher.errors import LaunchError
 from launcher.experiment import Experiment
 from launcher.report import Report
-from launcher.report_tables import markdown
-from launcher.scores import SeedScore
+from launcher.reporting.scores import SeedScore
+from launcher.reporting.tables import markdown
 from launcher.states import State
 
 LEFT_OUT = (

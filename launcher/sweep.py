@@ -20,7 +20,7 @@ from typing import Any
 from golf.config import parse_override
 from golf.records import read_json, write_json
 from launcher.errors import LaunchError
-from launcher.policy import Policy
+from launcher.reporting.policy import Policy
 
 SCHEMA = 1
 SUFFIX = ".sweep.json"

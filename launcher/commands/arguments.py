@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from launcher.experiment import Experiment, find_experiment
 
 if TYPE_CHECKING:
-    from launcher.policy import Policy
+    from launcher.reporting.policy import Policy
 
 
 def add_experiment(parser: argparse.ArgumentParser) -> None:
@@ -139,8 +139,8 @@ def add_sweep(parser: argparse.ArgumentParser) -> None:
 
 def policy_of(arguments: argparse.Namespace) -> Policy:
     """The policy that the user asked for, without its baseline."""
-    from launcher.policy import Policy
-    from launcher.units import parse_margin
+    from launcher.reporting.policy import Policy
+    from launcher.reporting.units import parse_margin
 
     return Policy(
         test=arguments.test,

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 from launcher.commands import arguments as shared
 
 if TYPE_CHECKING:
-    from launcher.comparison import Comparison
-    from launcher.policy import Policy
-    from launcher.scores import Scores
+    from launcher.reporting.comparison import Comparison
+    from launcher.reporting.policy import Policy
+    from launcher.reporting.scores import Scores
 
 SHOWN, NOT_SHOWN = 0, 3
 
@@ -38,10 +38,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(arguments: argparse.Namespace) -> int:
-    from launcher.challenge_logs import read_patterns
-    from launcher.comparison import judge
     from launcher.errors import LaunchError
-    from launcher.sources import find_scores
+    from launcher.reporting.challenge_logs import read_patterns
+    from launcher.reporting.comparison import judge
+    from launcher.reporting.sources import find_scores
 
     policy = shared.policy_of(arguments)
     patterns = read_patterns(arguments.patterns) if arguments.patterns else None
@@ -74,7 +74,8 @@ def _show(named: list[Scores], comparisons: tuple[Comparison, ...], policy: Poli
     from rich.console import Console
     from rich.text import Text
 
-    from launcher import comparison_text, text_table
+    from launcher import text_table
+    from launcher.reporting import comparison_text
 
     console = Console()
     for each in comparisons:

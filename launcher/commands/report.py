@@ -44,10 +44,10 @@ def save_svg(report: Report, path: Path) -> None:
     """Save what the terminal shows of a report as a picture."""
     from rich.console import Console
 
-    from launcher import report_tables
+    from launcher.reporting import tables
 
     console = Console(record=True, width=SVG_COLUMNS, file=io.StringIO())
-    console.print(report_tables.draw(report))
+    console.print(tables.draw(report))
     svg = console.export_svg(title=f"golf-launch report {report.name}")
     # rich points to a web font; the reader's own monospace shows the picture without a network.
     path.write_text(re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL))
@@ -57,10 +57,11 @@ def show(report: Report, experiment: Experiment) -> None:
     """Print a report, and where its files are."""
     from rich.console import Console
 
-    from launcher import hints, report_tables
+    from launcher import hints
+    from launcher.reporting import tables
 
     console = Console()
-    console.print(report_tables.draw(report))
+    console.print(tables.draw(report))
     console.print()
     paths = experiment.paths
     for path in (paths.report_html, paths.report_md, paths.report_json):

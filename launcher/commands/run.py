@@ -15,8 +15,8 @@ from launcher.errors import LaunchError
 if TYPE_CHECKING:
     from launcher.experiment import Experiment
     from launcher.plan import Plan
-    from launcher.policy import Policy
     from launcher.profile import Profile
+    from launcher.reporting.policy import Policy
 
 COMMAND_WORDS = (
     "plan",
@@ -58,7 +58,7 @@ def _run_one(arguments: argparse.Namespace) -> int:
     from launcher import plan_text
     from launcher.checks import Verdict, refused
     from launcher.commands.attach import submit_and_watch
-    from launcher.forecast import forecast
+    from launcher.reporting.forecast import forecast
     from launcher.site import site_of
 
     plan, profile = make(arguments)
@@ -125,7 +125,7 @@ def registered_policy(arguments: argparse.Namespace) -> Policy:
     policy = shared.policy_of(arguments)
     if arguments.baseline is None:
         return policy
-    from launcher.sources import find_scores
+    from launcher.reporting.sources import find_scores
 
     return dataclasses.replace(
         policy, baseline=find_scores(arguments.baseline, shared.runs_of(arguments))

@@ -17,12 +17,12 @@ from launcher.commands import arguments as shared
 from launcher.errors import LaunchError
 
 if TYPE_CHECKING:
-    from launcher.comparison import Comparison
     from launcher.plan import Plan
-    from launcher.policy import Policy
     from launcher.profile import Profile
     from launcher.report import Report
-    from launcher.scores import Scores
+    from launcher.reporting.comparison import Comparison
+    from launcher.reporting.policy import Policy
+    from launcher.reporting.scores import Scores
     from launcher.sweep import Sweep
 
 DETACHED = 130
@@ -92,7 +92,7 @@ def _check(
 
     from launcher import plan_text
     from launcher.checks import Verdict
-    from launcher.forecast import forecast
+    from launcher.reporting.forecast import forecast
     from launcher.site import site_of
 
     failed = set()
@@ -143,7 +143,7 @@ def watch(sweep: Sweep, runs: Path, *, json_lines: bool) -> int:
 
 def rank(sweep: Sweep, reports: list[Report]) -> tuple[list[Scores], tuple[Comparison, ...]]:
     """Every variant against the registered baseline, or else against the first variant."""
-    from launcher.comparison import judge
+    from launcher.reporting.comparison import judge
 
     scores = [
         dataclasses.replace(report.final_scores(report.name), name=variant.label)
@@ -171,7 +171,8 @@ def _plain(
 def _show(sweep: Sweep, scores: list[Scores], comparisons: tuple[Comparison, ...]) -> None:
     from rich.console import Console
 
-    from launcher import comparison_text, text_table
+    from launcher import text_table
+    from launcher.reporting import comparison_text
 
     console = Console()
     console.print()

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from launcher.challenge_logs import LogPatterns, read_logs, read_patterns, read_submission
 from launcher.errors import LaunchError
+from launcher.reporting.challenge_logs import LogPatterns, read_logs, read_patterns, read_submission
 
 SOURCE = """\
 import torch

@@ -10,18 +10,18 @@ import pytest
 from lab import Lab, train_and_eval
 from test_report import SEEDS, finish, report_of
 
-from launcher.baselines import baselines, find_baseline, median_std_bpb
 from launcher.checks import Check, Verdict
 from launcher.cli import main
-from launcher.comparison import judge
 from launcher.errors import LaunchError
 from launcher.experiment import Experiment, ExperimentPaths
-from launcher.forecast import forecast
 from launcher.plan import make_plan
-from launcher.policy import Policy
-from launcher.scores import Scores, SeedScore
+from launcher.reporting.baselines import baselines, find_baseline, median_std_bpb
+from launcher.reporting.comparison import judge
+from launcher.reporting.forecast import forecast
+from launcher.reporting.policy import Policy
+from launcher.reporting.scores import Scores, SeedScore
+from launcher.reporting.units import Margin, ValidationSet
 from launcher.spec import find_job, shipped_jobs
-from launcher.units import Margin, ValidationSet
 
 NO_MARGIN = Margin(amount=0.0, unit="bpb")
 

@@ -14,9 +14,9 @@ from rich.console import Console
 from test_watching import StillExecutor, say
 
 from golf.records import write_json
-from launcher import report_tables
 from launcher.experiment import Experiment
 from launcher.report import Report, collect, write
+from launcher.reporting import tables
 from launcher.significance import summarize
 
 SEEDS = (1337, 42, 7)
@@ -227,7 +227,7 @@ def test_json_markdown_and_terminal_show_the_same_numbers(experiment: Experiment
     markdown = experiment.paths.report_md.read_text()
     assert markdown.splitlines()[2] == f"**{report.verdict}**"
     console = Console(file=io.StringIO(), width=80, color_system=None)
-    console.print(report_tables.draw(report))
+    console.print(tables.draw(report))
     output = console.file
     assert isinstance(output, io.StringIO)
     terminal = output.getvalue()

@@ -9,11 +9,11 @@ import pytest
 from lab import Lab, train_and_eval
 from test_report import SEEDS, finish, report_of
 
-from launcher import svg
-from launcher.curves import MAX_POINTS, means, picked
 from launcher.experiment import Experiment
 from launcher.report import write
-from launcher.report_html import page
+from launcher.reporting import svg
+from launcher.reporting.curves import MAX_POINTS, means, picked
+from launcher.reporting.html import page
 
 VOID = {"meta", "line", "circle", "rect", "polyline"}
 

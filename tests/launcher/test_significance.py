@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from scipy import stats
 
-from launcher.power import Design, least_difference, seeds_to_settle
+from launcher.reporting.power import Design, least_difference, seeds_to_settle
 from launcher.significance import TestName, compare, holm
 
 PR_1514 = {0: 1.07928348, 42: 1.07996676, 1234: 1.08024795}

@@ -13,9 +13,9 @@ import tomli_w
 from lab import Lab, train_and_eval
 from test_report import SEEDS, finish
 
-from launcher.challenge_logs import LogPatterns, read_logs, read_submission
 from launcher.cli import main
 from launcher.experiment import Experiment
+from launcher.reporting.challenge_logs import LogPatterns, read_logs, read_submission
 from launcher.submission import bundle
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -13,9 +13,9 @@ from test_report import SEEDS, finish
 from launcher.cli import main
 from launcher.errors import LaunchError
 from launcher.experiment import Experiment, list_experiments
-from launcher.policy import Policy
+from launcher.reporting.policy import Policy
+from launcher.reporting.units import Margin
 from launcher.sweep import Sweep, Variant, find_sweep, parse_sweep
-from launcher.units import Margin
 
 SMOKE = ("smoke", "--seeds", "1,2", "--sweep", "ttt.lr=0.01,0.02")
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from launcher.errors import LaunchError
-from launcher.scores import Scores, SeedScore, incomparable
-from launcher.units import (
+from launcher.reporting.scores import Scores, SeedScore, incomparable
+from launcher.reporting.units import (
     KNOWN_SETS,
     Margin,
     ValidationSet,

@@ -15,9 +15,9 @@ from dataclasses import dataclass, replace
 
 from golf.config import BudgetConfig, Job
 from launcher.experiment import ExperimentPaths
-from launcher.seed_report import FINAL, SeedReport
+from launcher.reporting.seed_report import FINAL, SeedReport
+from launcher.reporting.units import recognize, totals_problem
 from launcher.states import TERMINAL
-from launcher.units import recognize, totals_problem
 
 ARTIFACT = "artifact with its code"
 TRAINING = "last training step begun"

@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from launcher import figures, svg
-from launcher.baselines import with_pull_request
-from launcher.compliance import ARTIFACT, EVALUATION, TRAINING
+from launcher import figures
 from launcher.report import Report
-from launcher.scores import Scores
-from launcher.seed_report import COLUMNS, FINAL, SeedReport
+from launcher.reporting import svg
+from launcher.reporting.baselines import with_pull_request
+from launcher.reporting.compliance import ARTIFACT, EVALUATION, TRAINING
+from launcher.reporting.scores import Scores
+from launcher.reporting.seed_report import COLUMNS, FINAL, SeedReport
+from launcher.reporting.svg import Bar, Row, Series
 from launcher.states import State
-from launcher.svg import Bar, Row, Series
 
 NUM_COLOURS = 8
 GROUPS = ("attention", "mlp", "embeddings", "other")

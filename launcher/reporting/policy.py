@@ -11,9 +11,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from launcher.errors import LaunchError
-from launcher.scores import Scores
+from launcher.reporting.scores import Scores
+from launcher.reporting.units import LABELS, UNITS, Margin, Unit
 from launcher.significance import TESTS, TestName
-from launcher.units import LABELS, UNITS, Margin, Unit
 
 RULE_MARGIN = Margin(amount=0.005, unit="nats")
 """The challenge: a record beats the last one by at least 0.005 nats a token ..."""

@@ -12,13 +12,13 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from launcher import units
-from launcher.baselines import median_std_bpb
-from launcher.policy import Policy
-from launcher.power import Design, least_difference, seeds_to_settle
-from launcher.scores import Scores, incomparable
+from launcher.reporting import units
+from launcher.reporting.baselines import median_std_bpb
+from launcher.reporting.policy import Policy
+from launcher.reporting.power import Design, least_difference, seeds_to_settle
+from launcher.reporting.scores import Scores, incomparable
+from launcher.reporting.units import LABELS, Unit
 from launcher.significance import Outcome, TestName, compare, holm, summarize
-from launcher.units import LABELS, Unit
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,10 +9,10 @@ from typing import Any, Literal
 
 from golf.records import EvalPaths, read_json, read_lines
 from launcher.experiment import Experiment
-from launcher.scores import SeedScore
+from launcher.reporting.scores import SeedScore
+from launcher.reporting.units import ValidationSet, recognize, resembles
 from launcher.states import StageStatus, State, run_state
 from launcher.tails import tail_lines
-from launcher.units import ValidationSet, recognize, resembles
 
 COLUMNS = {
     "post_ema": "post-EMA",

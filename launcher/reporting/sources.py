@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from launcher.baselines import find_baseline, nearest
-from launcher.challenge_logs import LogPatterns, read_logs, read_submission
 from launcher.errors import LaunchError
 from launcher.experiment import Experiment, find_experiment, list_experiments
 from launcher.report import collect
-from launcher.scores import Scores
+from launcher.reporting.baselines import find_baseline, nearest
+from launcher.reporting.challenge_logs import LogPatterns, read_logs, read_submission
+from launcher.reporting.scores import Scores
 
 
 def find_scores(name: str, runs: Path, patterns: LogPatterns | None = None) -> Scores:

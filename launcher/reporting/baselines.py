@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from launcher.errors import LaunchError
-from launcher.scores import Scores, SeedScore
+from launcher.reporting.scores import Scores, SeedScore
+from launcher.reporting.units import KNOWN_SETS, ValidationSet
 from launcher.spec import jobs_folder
-from launcher.units import KNOWN_SETS, ValidationSet
 
 FILE = "baselines.toml"
 

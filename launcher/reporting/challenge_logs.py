@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from launcher.errors import LaunchError
-from launcher.scores import Scores, SeedScore
-from launcher.units import KNOWN_SETS, ValidationSet, recognize
+from launcher.reporting.scores import Scores, SeedScore
+from launcher.reporting.units import KNOWN_SETS, ValidationSet, recognize
 
 LOG_NAMES = ("train*.log", "train*.txt", "*seed*.log", "*seed*.txt")
 _STAMP = r"^(?:\d+\.\d+ )?\s*"

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from launcher import units
+from launcher.reporting import units
+from launcher.reporting.units import LABELS, Unit, ValidationSet
 from launcher.significance import Summary, summarize
-from launcher.units import LABELS, Unit, ValidationSet
 
 Kind = Literal["experiment", "baseline", "submission", "logs"]
 

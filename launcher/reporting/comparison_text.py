@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from launcher import figures
-from launcher.comparison import Comparison, amount_text, p_text
-from launcher.policy import Policy
-from launcher.scores import Scores
+from launcher.reporting.comparison import Comparison, amount_text, p_text
+from launcher.reporting.policy import Policy
+from launcher.reporting.scores import Scores
+from launcher.reporting.units import LABELS
 from launcher.text_table import TextTable
-from launcher.units import LABELS
 
 
 def configurations(scores: Sequence[Scores]) -> TextTable:

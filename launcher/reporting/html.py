@@ -9,12 +9,13 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from launcher import figures, report_charts, report_tables
-from launcher.compliance import ARTIFACT, EVALUATION, TRAINING
+from launcher import figures
 from launcher.report import Report
-from launcher.seed_report import FINAL
+from launcher.reporting import charts, tables
+from launcher.reporting.compliance import ARTIFACT, EVALUATION, TRAINING
+from launcher.reporting.seed_report import FINAL
+from launcher.reporting.svg import escape
 from launcher.states import State
-from launcher.svg import escape
 from launcher.text_table import BAD, GOOD, TextTable
 
 STYLE = Path(__file__).with_name("report.css")
@@ -67,25 +68,21 @@ def _of(value: float | None, unit: float, name: str) -> str:
 
 
 def _cards(report: Report) -> Iterator[str]:
-    seeds = _legend(
-        [(report_charts.colour(i), f"seed {s.seed}") for i, s in enumerate(report.seeds)]
-    )
-    parts = [(f"p{i}", name) for i, name in enumerate((*report_charts.GROUPS, "code"))]
+    seeds = _legend([(charts.colour(i), f"seed {s.seed}") for i, s in enumerate(report.seeds)])
+    parts = [(f"p{i}", name) for i, name in enumerate((*charts.GROUPS, "code"))]
     yield '<div class="cards">'
-    yield _card("Seeds, their mean and its 95% interval", report_charts.spread(report))
-    yield _card("Significance", _facts(report_tables.significance(report)))
-    curves = report_charts.loss(report) + report_charts.learning_rate(report)
+    yield _card("Seeds, their mean and its 95% interval", charts.spread(report))
+    yield _card("Significance", _facts(tables.significance(report)))
+    curves = charts.loss(report) + charts.learning_rate(report)
     yield _card("Training", curves + seeds)
-    running = report_charts.running_bpb(report)
+    running = charts.running_bpb(report)
     note = _legend([], "solid: TTT; dotted: sliding, which does not adapt")
-    yield _card(
-        "Evaluation, chunk by chunk", running + report_charts.ttt_gain(report) + seeds + note
-    )
-    yield _card("Time against its budget", report_charts.times(report))
-    yield _card("Artifact bytes", report_charts.artifact(report) + _legend(parts))
-    yield _card("Scores", _table(report_tables.scores(report)), wide=True)
-    yield _card("Rules, on the worst seed", _table(report_tables.rules(report)), wide=True)
-    yield _card("Runs", _table(report_tables.runs(report)), wide=True)
+    yield _card("Evaluation, chunk by chunk", running + charts.ttt_gain(report) + seeds + note)
+    yield _card("Time against its budget", charts.times(report))
+    yield _card("Artifact bytes", charts.artifact(report) + _legend(parts))
+    yield _card("Scores", _table(tables.scores(report)), wide=True)
+    yield _card("Rules, on the worst seed", _table(tables.rules(report)), wide=True)
+    yield _card("Runs", _table(tables.runs(report)), wide=True)
     bad = [seed for seed in report.seeds if seed.state is not State.DONE]
     if bad:
         facts = [(f"{s.seed} {s.state}", f"{s.reason or 'no reason given'} ({s.log})") for s in bad]
@@ -141,6 +138,4 @@ def _cell(cell: str) -> str:
 
 def _foot(report: Report) -> str:
     when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(report.collected_at))
-    return (
-        f"<footer>{escape(report_tables.SCORES_NOTE)} Collected {when}; {report.schema}.</footer>"
-    )
+    return f"<footer>{escape(tables.SCORES_NOTE)} Collected {when}; {report.schema}.</footer>"

@@ -11,15 +11,15 @@ from pathlib import Path
 
 import golf
 from golf.config import Job
-from launcher.baselines import median_std_bpb
 from launcher.checks import Check, Verdict, num_parameters
-from launcher.comparison import amount_text
-from launcher.compliance import RULE_GPUS, outside_the_rule
 from launcher.errors import LaunchError
 from launcher.plan import Plan
-from launcher.policy import Policy
-from launcher.power import Design, least_difference
-from launcher.scores import Scores
+from launcher.reporting.baselines import median_std_bpb
+from launcher.reporting.comparison import amount_text
+from launcher.reporting.compliance import RULE_GPUS, outside_the_rule
+from launcher.reporting.policy import Policy
+from launcher.reporting.power import Design, least_difference
+from launcher.reporting.scores import Scores
 
 BITS_PER_WEIGHT = 4.6
 """Of the published int6 models after zstd-22: 27.0 M parameters in 15.5 MB (pull request 414)."""

@@ -10,12 +10,13 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from launcher import comparison_text, figures, hints, text_table
-from launcher.compliance import Gate
-from launcher.curves import Points
+from launcher import figures, hints, text_table
 from launcher.progress import thin
 from launcher.report import Power, Report
-from launcher.seed_report import COLUMNS, SeedReport
+from launcher.reporting import comparison_text
+from launcher.reporting.compliance import Gate
+from launcher.reporting.curves import Points
+from launcher.reporting.seed_report import COLUMNS, SeedReport
 from launcher.states import State
 from launcher.text_table import TextTable
 
