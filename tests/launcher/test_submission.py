@@ -189,6 +189,30 @@ def test_the_folder_says_what_the_experiment_measured(
         assert (logged.steps, logged.eval_seconds) == (stated.steps, stated.eval_seconds)
 
 
+def test_the_profile_signs_and_the_command_line_overrides_it(
+    experiment: Experiment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for seed in SEEDS:
+        finish(experiment, seed)
+    experiment.paths.script.write_bytes(300 * b"#")
+    profile = tmp_path / "me.toml"
+    profile.write_text('[author]\nname = "Ada"\ngithub_id = "ada"\n')
+    words = ["submission", str(experiment.paths.root)]
+
+    def signed(out: str, *more: str) -> tuple[str, str]:
+        assert main([*words, "--out", str(tmp_path / out), *more]) == 0
+        content = json.loads((tmp_path / out / "submission.json").read_text())
+        return content["author"], content["github_id"]
+
+    assert signed("a", "--profile", str(profile)) == ("Ada", "ada")
+    assert signed("b", "--profile", str(profile), "--author", "Bo") == ("Bo", "ada")
+    assert capsys.readouterr().err == ""
+    assert signed("c", "--github-id", "x") == ("", "x")
+    told = capsys.readouterr().err
+    assert "set name under [author] in" in told
+    assert "github_id" not in told
+
+
 def test_an_unfinished_seed_or_a_full_folder_is_refused(
     experiment: Experiment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
