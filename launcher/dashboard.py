@@ -81,8 +81,7 @@ def evidence(view: View) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
     for name in ("stage", "state", "evidence", "seen"):
         table.add_column(name, overflow="fold")
-    stages = [stage for seed in view.seeds for stage in seed.stages]
-    for stage in [view.prepare, *stages] if view.prepare is not None else stages:
+    for stage in view.stages:
         seen = stage.status.observation
         mark, style = MARKS[seen.state]
         state = Text(f"{mark} {seen.state}", style=style)
@@ -125,16 +124,16 @@ def _choose(
         return seeds, ()
     order = [State.FAILED, State.LOST, State.RUNNING, State.CANCELLED, State.SKIPPED]
     ranked = sorted(seeds, key=lambda s: order.index(s.state) if s.state in order else len(order))
-    chosen = {seed.seed for seed in ranked[: room - 1]}
+    chosen = {seed.name for seed in ranked[: room - 1]}
     return (
-        tuple(seed for seed in seeds if seed.seed in chosen),
-        tuple(seed for seed in seeds if seed.seed not in chosen),
+        tuple(seed for seed in seeds if seed.name in chosen),
+        tuple(seed for seed in seeds if seed.name not in chosen),
     )
 
 
 def _row(view: SeedView, wide: bool, bar_width: int) -> list[Text]:
     progress = view.progress
-    cells = [Text(str(view.seed), style="bold"), _state(view.stage), _progress(view, bar_width)]
+    cells = [Text(view.name, style="bold"), _state(view.stage), _progress(view, bar_width)]
     if wide:
         cells.append(Text(figures.sparkline(thin(progress.losses, CURVE)), style="cyan"))
     loss, bpb = view.final_loss, view.final_bpb
@@ -189,10 +188,11 @@ def bar(fraction: float, width: int) -> Text:
 
 def _problems(view: View, most: int) -> list[Text]:
     """What went wrong, with the end of the log; the first few."""
-    stages = [(f"seed {seed.seed}", seed.stage) for seed in view.seeds]
+    stages = {seed.stage.key: (f"seed {seed.name}", seed.stage) for seed in reversed(view.seeds)}
     if view.prepare is not None:
-        stages.insert(0, ("data", view.prepare))
-    bad = [(who, s) for who, s in stages if s.status.state in (State.FAILED, State.LOST)]
+        stages[view.prepare.key] = ("data", view.prepare)
+    found = reversed(stages.values())
+    bad = [(who, s) for who, s in found if s.status.state in (State.FAILED, State.LOST)]
     if not bad:
         return []
     lines = [Text()]

@@ -24,7 +24,8 @@ class Stage:
     """One job of an experiment."""
 
     key: str
-    """`prepare`, or `<seed>/train`, `<seed>/eval`; also names it to people."""
+    """`prepare`, or `<seed>/train`, `<seed>/eval`, of a sweep `<variant>/<seed>/train`; also names
+    it to people."""
     kind: str
     seed: int | None
     commands: tuple[Command, ...]
@@ -32,6 +33,12 @@ class Stage:
     """Keys of the stages that must be done first."""
     resources: ResourcesConfig
     env: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def variant(self) -> str:
+        """Key of the variant whose stage it is; empty where nothing is swept, or all need it."""
+        parts = self.key.split("/")
+        return parts[0] if len(parts) == 3 else ""
 
     def spec(self) -> dict[str, Any]:
         """`stage.json`, from which `golf stage` runs."""

@@ -13,7 +13,7 @@ from typing import Any
 
 from golf.records import read_json, replace_file, write_json
 from launcher.errors import LaunchError
-from launcher.experiment import Experiment
+from launcher.experiment import Runs
 from launcher.report import Report
 from launcher.reporting.scores import SeedScore
 from launcher.reporting.tables import markdown
@@ -22,7 +22,7 @@ from launcher.states import State
 REQUIREMENTS = ("numpy", "safetensors", "sentencepiece", "torch>=2.7", "zstandard")
 
 
-def write(experiment: Experiment, report: Report, out: Path, author: dict[str, str]) -> Path:
+def write(runs: Runs, report: Report, out: Path, author: dict[str, str]) -> Path:
     """Write the folder; returns the path of its `submission.json`.
 
     Raises:
@@ -32,19 +32,19 @@ def write(experiment: Experiment, report: Report, out: Path, author: dict[str, s
     if missing:
         raise LaunchError(
             f"seeds {', '.join(missing)} are not done, and every registered seed belongs to a "
-            f"submission; finish them with golf-launch resume {experiment.name}"
+            f"submission; finish them with golf-launch resume {runs.whole.root.name}"
         )
     if out.exists() and any(out.iterdir()):
         raise LaunchError(f"{out} is not empty; name another folder with --out")
-    script = experiment.paths.script.read_bytes()
+    script = runs.paths.script.read_bytes()
     code_bytes = _counted_code(report, len(script))
     with replace_file(out / "train_gpt.py") as temporary:
         temporary.write_bytes(script)
-    scores = report.final_scores(str(experiment.paths.root)).seeds
+    scores = report.final_scores(str(runs.paths.root)).seeds
     sizes = {s.seed: s.total_bytes for s in report.seeds if s.total_bytes is not None}
     _write(out / "requirements.txt", "\n".join(REQUIREMENTS) + "\n")
     for seed, score in scores.items():
-        _write(out / f"train_seed{seed}.log", _log(experiment, seed, score, sizes[seed]))
+        _write(out / f"train_seed{seed}.log", _log(runs, seed, score, sizes[seed]))
     _write(out / "README.md", _readme(report, code_bytes, max(sizes.values())))
     path = out / "submission.json"
     write_json(path, _submission(report, scores, sizes, code_bytes, author))
@@ -72,11 +72,11 @@ def _write(path: Path, text: str) -> None:
         temporary.write_text(text)
 
 
-def _log(experiment: Experiment, seed: int, score: SeedScore, total_bytes: int) -> str:
+def _log(runs: Runs, seed: int, score: SeedScore, total_bytes: int) -> str:
     """What the seed's stages printed, and the result under the challenge's labels."""
-    logs = [experiment.paths.stage(f"{seed}/{kind}").log for kind in ("train", "eval")]
+    logs = [runs.whole.stage(stage.key).log for stage in runs.stages_of(seed)]
     text = "".join(log.read_text(errors="replace") for log in logs if log.exists())
-    tokens = scored_tokens(experiment, seed)
+    tokens = scored_tokens(runs, seed)
     ends = [f"seed:{seed}", f"val_tokens: {tokens}"] if tokens else [f"seed:{seed}"]
     if score.train_seconds is not None:
         ms = f"{1000 * score.train_seconds:.0f}ms"
@@ -89,9 +89,9 @@ def _log(experiment: Experiment, seed: int, score: SeedScore, total_bytes: int) 
     return text + "\n".join(ends) + "\n"
 
 
-def scored_tokens(experiment: Experiment, seed: int) -> int | None:
+def scored_tokens(runs: Runs, seed: int) -> int | None:
     """Tokens that a seed's TTT evaluation scored."""
-    result: dict[str, Any] = read_json(experiment.paths.evaluation(seed, "ttt").result) or {}
+    result: dict[str, Any] = read_json(runs.paths.evaluation(seed, "ttt").result) or {}
     return result.get("tokens")
 
 

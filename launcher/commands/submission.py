@@ -27,10 +27,10 @@ def main(arguments: argparse.Namespace) -> int:
     from launcher.report import collect
     from launcher.submission import write
 
-    experiment = shared.experiment_of(arguments)
-    report = collect(experiment, executor_of(experiment))
+    experiment, variant = shared.variant_of(arguments)
+    report = collect(experiment, executor_of(experiment), variant)
     signed = {**_author(arguments), "name": arguments.name, "blurb": arguments.blurb}
-    path = write(experiment, report, arguments.out, signed)
+    path = write(experiment.runs_of(variant), report, arguments.out, signed)
     print(report.verdict)
     for found in sorted(path.parent.iterdir()):
         print(f"{found.stat().st_size:>10,}  {hints.short(found)}")

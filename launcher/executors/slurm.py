@@ -62,8 +62,9 @@ class SlurmExecutor:
             write_batch(folder, batch)
             job_id = self._submit(batch, needs)
             for index, stage in enumerate(batch.stages):
-                ids[stage.key] = (job_id, batch)
-                self._record(stage.key, batch.task_id(job_id, index))
+                task_id = batch.task_id(job_id, index)
+                ids[stage.key] = (task_id, batch)
+                self._record(stage.key, task_id)
         self._queue.forget()
 
     def _submit(self, batch: Batch, needs: Needs) -> str:
@@ -83,9 +84,9 @@ class SlurmExecutor:
             for key in keys
             if key not in ids and key in earlier and not self._is_done(key)
         ]
-        wait_for = tuple(dict.fromkeys([job_id for job_id, _ in found] + waiting))
         own = batch.is_array and any(before.is_array for _, before in found)
-        return Needs(ids=wait_for, each_its_own=own)
+        wanted = [task_id.partition("_")[0] if own else task_id for task_id, _ in found]
+        return Needs(ids=tuple(dict.fromkeys([*wanted, *waiting])), each_its_own=own)
 
     def _is_done(self, key: str) -> bool:
         status = read_json(self._experiment.paths.stage(key).status) or {}
