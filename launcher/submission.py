@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from pathlib import Path
 from typing import Any
@@ -126,6 +127,7 @@ def _submission(
             for seed, score in scores.items()
         },
         "compliance": {g.name: g.passed for g in report.gates if g.limit is not None},
+        "validation": dataclasses.asdict(report.final_scores("").validation),
         "outside_rule": list(report.outside_rule),
         "hardware": f"{first.num_devices} x {first.device}",
         "attention": first.attention,

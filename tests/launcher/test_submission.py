@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from test_report import SEEDS, finish
 
 from golf.bundle import bundle
 from golf.config import Job, job_from_sections
+from golf.records import read_json, write_json
 from launcher.cli import main
 from launcher.experiment import Experiment, ExperimentPaths, Registration
 from launcher.plan import make_plan
@@ -187,6 +189,36 @@ def test_the_folder_says_what_the_experiment_measured(
         assert logged.val_loss == pytest.approx(stated.val_loss, abs=1e-8)
         assert logged.artifact_bytes == stated.artifact_bytes == 600 + code
         assert (logged.steps, logged.eval_seconds) == (stated.steps, stated.eval_seconds)
+
+
+@pytest.mark.parametrize("unit", ["bpb", "nats"])
+def test_a_submission_of_any_data_compares_again_with_experiments_on_the_same(
+    unit: str, lab: Lab, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stages = [s for seed in SEEDS for s in train_and_eval(seed, "pass")]
+    old, new, other = (lab.register(stages, name=f"test-{name}") for name in ("a", "b", "c"))
+    lab.experiments.clear()
+    for experiment, shift, num_bytes in ((old, 0.0, 700), (new, -0.5, 700), (other, -0.5, 900)):
+        for seed in SEEDS:
+            finish(experiment, seed, shift=shift)
+            evaluation = experiment.paths.evaluation(seed, "ttt")
+            write_json(evaluation.plan, {"validation": {"tokenizer_sha256": 64 * "a"}})
+            result = read_json(evaluation.result)
+            assert result is not None
+            write_json(evaluation.result, result | {"bytes": num_bytes})
+    old.paths.script.write_bytes(300 * b"#")
+    out = tmp_path / "records" / "old"
+    assert main(["submission", str(old.paths.root), "--out", str(out)]) == 0
+    capsys.readouterr()
+
+    words = ("--unit", unit, "--margin", "0nats", "--json")
+    assert main(["compare", str(new.paths.root), str(out), *words]) == 0
+    (compared,) = json.loads(capsys.readouterr().out)["comparisons"]
+    per_bpb = math.log(2) * 700 / 300  # nats/token, by the run's own bytes and tokens
+    assert compared["difference_bpb" if unit == "bpb" else "difference_nats"] == pytest.approx(0.5)
+    assert compared["difference_nats"] == pytest.approx(compared["difference_bpb"] * per_bpb)
+    assert main(["compare", str(other.paths.root), str(out), *words]) == 2
+    assert "different texts do not compare" in capsys.readouterr().err
 
 
 def test_the_profile_signs_and_the_command_line_overrides_it(
