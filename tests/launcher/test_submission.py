@@ -119,6 +119,39 @@ def test_the_one_file_gives_the_packages_losses_and_counts_its_own_bytes(
     assert f"{sizes['model_bytes'] + script.stat().st_size} bytes" in told
 
 
+def test_the_one_file_trains_where_no_package_of_its_name_can_be_imported(
+    data: Path, tmp_path: Path
+) -> None:
+    job = tmp_path / "job.toml"
+    job.write_text(tomli_w.dumps(JOB))
+    (tmp_path / "train_gpt.py").write_text(bundle(ROOT / "golf", tiny()))
+    alone = """
+import importlib.util, pathlib, runpy, sys
+sys.path = [p for p in sys.path if p and not (pathlib.Path(p) / "golf").is_dir()]
+sys.meta_path = [f for f in sys.meta_path if "editable" not in repr(f).lower()]
+assert importlib.util.find_spec("golf") is None, "the test means to take the package away"
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+    words = ("train", "--config", str(job), "--data", str(data), "--seed", "7", "--out", "out")
+    run("-I", "-c", alone, "train_gpt.py", *words, cwd=tmp_path)
+    assert len(losses(tmp_path / "out")) == JOB["schedule"]["iterations"]
+
+
+def test_the_one_file_on_two_ranks_gives_the_packages_losses(data: Path, tmp_path: Path) -> None:
+    job = tmp_path / "job.toml"
+    job.write_text(tomli_w.dumps(JOB))
+    (tmp_path / "train_gpt.py").write_text(bundle(ROOT / "golf", tiny()))
+    (tmp_path / "golf.py").write_text("raise ImportError('not the bundled code')\n")
+    ranks = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")
+    words = ("train", "--config", str(job), "--data", str(data), "--seed", "7", "--device", "cpu")
+    run(*ranks, "train_gpt.py", *words, "--out", str(tmp_path / "alone"), cwd=tmp_path)
+    run(*ranks, "-m", "golf", *words, "--out", str(tmp_path / "package"), cwd=ROOT)
+    result = json.loads((tmp_path / "alone" / "result.json").read_text())
+    assert result["world_size"] == 2
+    assert losses(tmp_path / "alone") == losses(tmp_path / "package")
+
+
 def test_the_gate_counts_the_very_bytes_that_the_submission_ships(
     data: Path, tmp_path: Path
 ) -> None:
