@@ -37,7 +37,7 @@ from launcher.reporting.comparison import Comparison, headline, judge, published
 from launcher.reporting.compliance import Gate, Sheet, gates, outside_the_rule
 from launcher.reporting.curves import Curves, points_of, read_curves
 from launcher.reporting.policy import Policy
-from launcher.reporting.power import Design, least_difference
+from launcher.reporting.power import alike, least_difference
 from launcher.reporting.scores import Scores
 from launcher.reporting.seed_report import COLUMNS, FINAL, VIOLATED_EXIT, SeedReport, read_seed
 from launcher.reporting.units import ValidationSet
@@ -179,15 +179,12 @@ def _power(scores: Scores, policy: Policy) -> Power | None:
     std = own.std if own is not None and own.std else published_std("bpb", None)
     if own is None or std is None:
         return None
-    design = Design(
-        std=std, baseline_std=std, baseline_count=own.count, alpha=policy.alpha, margin=0.0
-    )
     return Power(
         count=own.count,
         std_bpb=std,
         observed=observed,
         alpha=policy.alpha,
-        least_difference_bpb=least_difference(design, own.count),
+        least_difference_bpb=least_difference(alike(std, own.count, policy.alpha), own.count),
     )
 
 

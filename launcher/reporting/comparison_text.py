@@ -91,7 +91,10 @@ def facts(comparison: Comparison, policy: Policy) -> tuple[tuple[str, str], ...]
     found.append(("verdict", comparison.verdict))
     if comparison.least_difference is not None:
         least = f"{amount_text(comparison.least_difference, unit)} {LABELS[unit]}"
-        found.append(("so many seeds find", f"a true difference of {least}, 4 times of 5"))
+        reckoned = ", reckoned as by Welch's test" if comparison.test == "permutation" else ""
+        found.append(
+            ("so many seeds find", f"a true difference of {least}, 4 times of 5{reckoned}")
+        )
     return tuple(found)
 
 
