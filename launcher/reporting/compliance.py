@@ -96,6 +96,7 @@ def _worst_gate(alike: Sequence[Gate]) -> Gate:
     broken = worst.passed is False
     return replace(
         worst,
+        unit="runs",
         figure=sum(gate.figure or 0.0 for gate in alike),
         limit=sum(gate.limit or 0.0 for gate in alike),
         passed=passed,

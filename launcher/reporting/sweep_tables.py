@@ -9,25 +9,26 @@ from rich.text import Text
 
 from launcher import figures, text_table
 from launcher.reporting import tables
-from launcher.reporting.comparison import Comparison, p_text
+from launcher.reporting.comparison import p_text
 from launcher.reporting.comparison_text import signed
 from launcher.sweep_report import Place, SweepReport
 from launcher.text_table import TextTable
 
 RANKING = (
     "variant",
-    "seeds",
-    "BPB",
-    "std",
-    "95% ±",
-    "nats/token",
-    "better by BPB",
-    "p",
-    "p (Holm)",
     "verdict",
+    "BPB",
+    "better by BPB",
+    "p (Holm)",
+    "seeds",
+    "95% ±",
+    "std",
+    "nats/token",
+    "p",
 )
-NARROW = ("variant", "seeds", "BPB", "95% ±", "better by BPB", "p (Holm)", "verdict")
-"""What 80 characters have room for; the other forms have all columns."""
+"""What decides comes first: a phone shows no more without scrolling."""
+NUM_NARROW = 7
+"""Columns that 80 characters have room for; the other forms have all."""
 REFERENCE = "reference"
 
 
@@ -39,28 +40,27 @@ def ranking(report: SweepReport) -> TextTable:
 
 
 def _rank(place: Place) -> tuple[str, ...]:
-    bpb, nats = place.bpb, place.nats
+    bpb, nats, comparison = place.bpb, place.nats, place.comparison
+    verdict = REFERENCE
+    if comparison is not None:
+        verdict = {True: "shown", False: "not shown", None: "no verdict"}[comparison.passed]
+    outcome = comparison.outcome if comparison else None
     return (
         place.variant,
-        f"{place.num_done}/{place.num_seeds}",
+        verdict,
         figures.number(bpb.mean if bpb else None, 5),
-        figures.number(bpb.std if bpb else None, 5),
+        signed(comparison.difference_bpb if comparison else None),
+        _p(comparison.adjusted_p if comparison else None),
+        f"{place.num_done}/{place.num_seeds}",
         figures.number(bpb.half_width if bpb else None, 5),
+        figures.number(bpb.std if bpb else None, 5),
         figures.number(nats.mean if nats else None),
-        *_compared(place.comparison),
+        _p(outcome.p_value if outcome else None),
     )
 
 
-def _compared(comparison: Comparison | None) -> tuple[str, ...]:
-    if comparison is None:
-        return (*3 * (figures.NONE,), REFERENCE)
-    p = comparison.outcome.p_value if comparison.outcome else None
-    return (
-        signed(comparison.difference_bpb),
-        figures.NONE if p is None else p_text(p),
-        figures.NONE if comparison.adjusted_p is None else p_text(comparison.adjusted_p),
-        {True: "shown", False: "not shown", None: "no verdict"}[comparison.passed],
-    )
+def _p(value: float | None) -> str:
+    return figures.NONE if value is None else p_text(value)
 
 
 def significance(report: SweepReport) -> tuple[tuple[str, str], ...]:
@@ -90,9 +90,8 @@ def outside_rule(report: SweepReport) -> tuple[str, ...]:
 def draw(report: SweepReport) -> RenderableType:
     """The report for a terminal; the verdict comes first."""
     whole = ranking(report)
-    columns = [whole.header.index(name) for name in NARROW]
-    rows = tuple(tuple(row[i] for i in columns) for row in whole.rows)
-    narrow = TextTable(title=whole.title, header=NARROW, rows=rows)
+    rows = tuple(row[:NUM_NARROW] for row in whole.rows)
+    narrow = TextTable(title=whole.title, header=whole.header[:NUM_NARROW], rows=rows)
     parts: list[RenderableType] = [tables.draw_verdict(report), Text()]
     parts += [text_table.draw(narrow, num_folding=1), Text()]
     parts += [tables.draw_facts("Significance", significance(report)), Text()]

@@ -218,7 +218,8 @@ def draw_facts(title: str, facts: Sequence[tuple[str, str]]) -> Table:
 def draw_rules(table: TextTable) -> Table:
     """Without the evidence, which takes more than 80 characters; the other forms have it."""
     rows = tuple(row[:5] for row in table.rows)
-    return text_table.draw(TextTable(title=table.title, header=table.header[:5], rows=rows))
+    shown = TextTable(title=table.title, header=table.header[:5], rows=rows)
+    return text_table.draw(shown, num_folding=1, last_folds=True)
 
 
 def _draw_scores(table: TextTable) -> Table:
