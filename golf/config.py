@@ -346,11 +346,18 @@ class ContainerConfig:
     mounts: tuple[str, ...] = ()
     """`/host:/inside` pairs."""
     env: dict[str, str] = field(default_factory=dict)
+    image_id: str = ""
+    """What the image must say of itself in `/opt/golf-launch/image-id`: a stage that finds itself
+    in another one ends before any work. Empty: any image of ours will do."""
 
     def __post_init__(self) -> None:
         _require(
             self.runtime == "none" or bool(self.image),
             f"container.runtime={self.runtime} needs container.image",
+        )
+        _require(
+            not self.image_id or self.runtime != "none",
+            "container.image_id needs a container.runtime: outside an image there is none to check",
         )
 
 

@@ -70,6 +70,7 @@ def _prepare(job: Job, paths: ExperimentPaths) -> Stage:
         commands=(Command(name="prepare", argv=(*argv, *sizes), done="../data/manifest.json"),),
         resources=dataclasses.replace(job.resources, nodes=1, gpus_per_node=0),
         env=_env(job, ranks=1),
+        image_id=job.container.image_id,
     )
 
 
@@ -125,6 +126,7 @@ def _stage(job: Job, seed: int, kind: str, commands: tuple[Command, ...]) -> Sta
         commands=commands,
         resources=job.resources,
         env=_env(job, ranks=job.ranks_per_node),
+        image_id=job.container.image_id,
     )
 
 

@@ -22,7 +22,7 @@ from golf.config import ContainerConfig
 from launcher.executors.slurm_batches import Batch
 from launcher.experiment import ExperimentPaths
 from launcher.profile import Profile, SlurmConfig
-from launcher.runtimes import Contained, runtime_of, same_path
+from launcher.runtimes import Contained, runtime_of, stage_mounts
 from launcher.stage import Stage
 
 IMAGE_PYTHON = "python3"
@@ -145,7 +145,7 @@ def _command(launch: Launch, stage: Stage, env: dict[str, str]) -> list[str]:
     contained = Contained(
         argv=(python, "-m", "golf", "stage"),
         image=container.image,
-        mounts=(*same_path(_folders(launch)), *container.mounts),
+        mounts=stage_mounts(launch.paths.root.parent, launch.data, container),
         env=env | container.env,
         num_gpus=stage.resources.gpus_per_node,
     )
@@ -160,11 +160,3 @@ def _command(launch: Launch, stage: Stage, env: dict[str, str]) -> list[str]:
         runtime.argv(contained),
     )
     return [shlex.join(group) for group in groups if group]
-
-
-def _folders(launch: Launch) -> list[str]:
-    """What a stage reads and writes: all runs, and the data where they lie elsewhere.
-
-    Not the experiment alone: some runtimes need the folder to exist in the image.
-    """
-    return [str(launch.paths.root.parent), *filter(None, [launch.data])]
