@@ -19,7 +19,8 @@ from typing import Any
 
 import torch
 
-from golf.cli import EXIT_STOPPED, eval_options, report_evaluation, run_command, weights_path
+from golf.cli import EXIT_STOPPED, report_evaluation, run_command, weights_path
+from golf.cli_options import eval_options
 from golf.config import ConfigError, load_job
 from golf.evaluate.options import EvalOptions
 from golf.evaluate.run import already_evaluated, check_options, evaluate_with

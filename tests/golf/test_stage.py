@@ -213,7 +213,9 @@ def test_the_stage_s_environment_reaches_its_commands(tmp_path: Path) -> None:
 def test_a_stage_in_another_image_than_it_wants_does_no_work(
     tmp_path: Path, image: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_spec(tmp_path, command(f"open({str(tmp_path / 'worked')!r}, 'w')"), image_id="sha256:wanted")
+    write_spec(
+        tmp_path, command(f"open({str(tmp_path / 'worked')!r}, 'w')"), image_id="sha256:wanted"
+    )
     if image is not None:
         monkeypatch.setenv("GOLF_IMAGE", image)
     assert run_stage(tmp_path) == 2
