@@ -11,6 +11,7 @@ set -euo pipefail
 out=$(realpath -m "${1:?name the folder of the image}")
 python=$(command -v "${2:-python3}")
 cd "$(dirname "$0")/.."
+PATH=$PATH:/usr/sbin:/sbin
 [[ ! -e $out ]] || { echo "$out exists; remove it, or name another folder" >&2; exit 1; }
 for tool in ch-image ch-convert debootstrap; do
   command -v $tool >/dev/null || { echo "needs $tool: apt-get install charliecloud debootstrap" >&2; exit 1; }

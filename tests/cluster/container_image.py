@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from slurm_site import SYSTEM_PATH
+
 ROOT = Path(__file__).resolve().parents[2]
 TOOLS = ("ch-image", "ch-run", "debootstrap")
 
@@ -20,7 +22,7 @@ def cpu_image() -> Path | str:
     """
     if "GOLF_TEST_IMAGE" in os.environ:
         return Path(os.environ["GOLF_TEST_IMAGE"])
-    absent = [tool for tool in TOOLS if shutil.which(tool) is None]
+    absent = [tool for tool in TOOLS if shutil.which(tool, path=SYSTEM_PATH) is None]
     if absent or os.geteuid() != 0:
         return "building the image needs root, and apt-get install charliecloud debootstrap"
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "golf-launch"

@@ -88,9 +88,8 @@ def test_a_stage_that_finds_itself_in_another_image_ends_before_any_work_and_is_
     submit_missing(experiment, executor)
     status = lab.wait_until_over(experiment, executor)["1/train"]
     assert status.state is State.FAILED
-    assert status.reason == (
-        f"runs in image {image_id(image)}, and container.image_id wants sha256:other"
-    )
+    wanted = f"runs in image {image_id(image)}, and container.image_id wants sha256:other"
+    assert status.reason.startswith(wanted)
     assert status.attempt == 1
     assert not marker.exists()
 
