@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
@@ -43,13 +43,24 @@ class Launch:
 class Needs:
     """Jobs that must have succeeded before a batch may start."""
 
-    ids: tuple[str, ...] = ()
-    each_its_own: bool = False
-    """Every task of the array waits for the task of the same number."""
+    jobs: tuple[str, ...] = ()
+    arrays: tuple[str, ...] = ()
+    """Of these, each task of the batch waits for the task of the same number."""
 
     def words(self) -> str:
-        kind = "aftercorr" if self.each_its_own else "afterok"
-        return f"{kind}:{':'.join(self.ids)}" if self.ids else ""
+        kinds = {"afterok": self.jobs, "aftercorr": self.arrays}
+        return ",".join(f"{kind}:{':'.join(ids)}" for kind, ids in kinds.items() if ids)
+
+
+def needs_of(batch: Batch, ids: Mapping[str, str]) -> Needs:
+    """What a batch waits for, given the job ids of what is in the queue."""
+    waited = [ids[key] for stage in batch.stages for key in stage.after if key in ids]
+    if not batch.is_array:
+        return Needs(jobs=tuple(dict.fromkeys(waited)))
+    return Needs(
+        jobs=tuple(dict.fromkeys(job for job in waited if "_" not in job)),
+        arrays=tuple(dict.fromkeys(job.partition("_")[0] for job in waited if "_" in job)),
+    )
 
 
 def parameters(launch: Launch, batch: Batch, needs: Needs) -> dict[str, Any]:
