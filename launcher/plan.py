@@ -79,7 +79,8 @@ def _train(job: Job, seed: int, paths: ExperimentPaths, data: Path) -> Stage:
     config, device = _config(paths), _device(job)
     artifact = str(paths.artifact(seed))
     train = (*config, "--data", str(data), "--out", str(out), "--seed", str(seed), *device)
-    quantize = (*config, "--checkpoint", str(paths.train(seed).model), "--out", artifact)
+    weights, code = ("--checkpoint", str(paths.train(seed).model)), ("--code", str(paths.script))
+    quantize = (*config, *weights, *code, "--out", artifact)
     commands = (
         Command(
             name="train",
