@@ -101,7 +101,7 @@ class Member:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, **ray_environment(invitation.token)},
+                env={**os.environ, **ray_environment(invitation.token), "RAY_AUTH_MODE": "token"},
                 start_new_session=True,
                 preexec_fn=prepare_child(),
             )

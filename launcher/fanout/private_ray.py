@@ -44,8 +44,8 @@ def private_ray(
     Raises:
         RunError: it does not start, here or on another node.
     """
-    for name in ("RAY_ADDRESS", "RAY_AUTH_TOKEN_PATH"):
-        os.environ.pop(name, None)
+    for name in ("RAY_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH"):
+        os.environ.pop(name, None)  # unset, a local Ray asks its callers for a token
     token = secrets.token_hex(32)
     os.environ |= ray_environment(token)
     try:

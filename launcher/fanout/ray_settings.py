@@ -17,7 +17,6 @@ paths must stay under 108 bytes."""
 def ray_environment(token: str) -> dict[str, str]:
     """Environment of every process of a Ray that only holders of `token` may use."""
     return {
-        "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": token,
         "RAY_USAGE_STATS_ENABLED": "0",
         # Each actor's device is asked for; without one, Ray would hide the GPUs from the others.
