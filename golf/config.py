@@ -289,12 +289,28 @@ class FanoutConfig:
 
     workers: int = 0
     """Ray workers that share each chunk, one a GPU; 0 evaluates without Ray."""
+    nodes: int = 1
+    """Nodes over which the workers are spread evenly, of one Slurm job."""
     max_recoveries: int = 8
     """Times that a group which lost a worker is rebuilt before the evaluation gives up."""
+    call_timeout_s: float = 1800.0
+    """Time for a worker's first call of a kind, which may load or compile, before it counts as
+    hung; later calls must end within 20 times the longest before them, or a minute."""
 
     def __post_init__(self) -> None:
         _require(self.workers >= 0, "fanout.workers must not be negative (0 does without Ray)")
+        _require(self.nodes >= 1, "fanout.nodes must be at least 1")
+        _require(
+            self.nodes == 1 or (self.workers > 0 and self.workers % self.nodes == 0),
+            f"fanout.workers={self.workers} cannot be spread evenly over "
+            f"fanout.nodes={self.nodes}; set fanout.workers to a multiple of it",
+        )
         _require(self.max_recoveries >= 0, "fanout.max_recoveries must not be negative")
+        _require(self.call_timeout_s > 0, "fanout.call_timeout_s must be positive")
+
+    @property
+    def workers_per_node(self) -> int:
+        return self.workers // self.nodes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -400,10 +416,12 @@ class Job:
             f"evaluate.eval_seq_len={self.evaluate.eval_seq_len}, or nothing would be trained on",
         )
 
+        gpus = self.resources.gpus_per_node
         _require(
-            self.fanout.workers <= self.resources.gpus_per_node or not self.resources.gpus_per_node,
-            f"fanout.workers={self.fanout.workers} needs a GPU for each, and "
-            f"resources.gpus_per_node={self.resources.gpus_per_node}",
+            self.fanout.workers_per_node <= gpus or not gpus,
+            f"fanout.workers={self.fanout.workers} on fanout.nodes={self.fanout.nodes} needs a GPU "
+            f"for each, and resources.gpus_per_node={gpus}; set fanout.workers to at most "
+            f"{gpus * self.fanout.nodes}, or more fanout.nodes",
         )
 
     @property

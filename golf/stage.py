@@ -39,6 +39,8 @@ LOCK_WAIT_S = 60.0
 EXIT_FOREIGN_IMAGE = 2
 """As wrong usage: it would fail again."""
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
+EXIT_STOPPED = 128 + signal.SIGTERM
+"""How a command ends that was stopped, or must stop, and goes on when it is started again."""
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
@@ -207,6 +209,9 @@ class _Stage:
                 if self._stopped_by is not None:
                     break
                 exit_code = self._run_command(command, log)
+                if exit_code == EXIT_STOPPED and self._stopped_by is None:
+                    reason = f"{command.name} was stopped; started again it goes on"
+                    return self._status.end("cancelled", reason, exit_code)
                 if exit_code != 0 and self._stopped_by is None:
                     return self._status.end("failed", _told(command, exit_code), exit_code)
                 if exit_code != 0:

@@ -3,7 +3,7 @@
 1. `prepare`, once, where the job reads the embedded corpus and no data is given.
 2. `<seed>/train`: train, quantize, evaluate the artifact's round trip.
 3. `<seed>/eval`, after it: sliding windows, then score-first TTT, over Ray workers where the job
-   asks for some, then its ledger verified.
+   asks for some, then its ledger verified. Over several nodes, workers also do the first.
 
 Nothing is written and nothing is started here.
 """
@@ -19,6 +19,8 @@ from golf.config import Job
 from launcher.experiment import ExperimentPaths
 from launcher.stage import Command, Stage
 
+MEETING = "nodes"
+"""Folder in a stage's own where the nodes of one job meet."""
 NO_DATA = Path("DATA")
 """Stands in a plan for the folder that its user has not named yet."""
 
@@ -105,17 +107,23 @@ def _evaluate(job: Job, seed: int, paths: ExperimentPaths, data: Path) -> Stage:
     ledger = paths.evaluation(seed, "ttt").root
     verify = Command(name="verify", argv=("golf", "verify", str(ledger)))
     stage = _stage(job, seed, "eval", (*commands, verify))
-    env = _env(job, ranks=max(job.ranks_per_node, job.fanout.workers))
-    return dataclasses.replace(stage, after=(f"{seed}/train",), env=env)
+    return dataclasses.replace(
+        stage,
+        after=(f"{seed}/train",),
+        env=_env(job, ranks=max(job.ranks_per_node, job.fanout.workers_per_node)),
+        resources=dataclasses.replace(job.resources, nodes=job.fanout.nodes),
+    )
 
 
 def _protocol(
     job: Job, protocol: str, paths: ExperimentPaths, seed: int, data: Path, out: Path, name: str
 ) -> Command:
-    fans_out = protocol == "ttt" and job.fanout.workers > 0
+    several = job.fanout.nodes > 1  # a second node that waited for the first would cost as much
+    fans_out = job.fanout.workers > 0 and (protocol == "ttt" or (several and protocol == "sliding"))
+    meeting = ("--meeting", str(out.parent / MEETING)) if fans_out and several else ()
     program = ("python", "-m", "launcher.fanout") if fans_out else (*_golf(job), "eval")
     words = (*_config(paths), "--data", str(data), "--artifact", str(paths.artifact(seed)))
-    more = ("--protocol", protocol, "--out", str(out), *_device(job), "--resume")
+    more = ("--protocol", protocol, "--out", str(out), *_device(job), "--resume", *meeting)
     return Command(name=name, argv=(*program, *words, *more), done=f"{out.name}/result.json")
 
 

@@ -30,6 +30,8 @@ class Contained:
     mounts: tuple[str, ...] = ()
     """`/host:/inside` pairs."""
     env: Mapping[str, str] = field(default_factory=dict)
+    passed: tuple[str, ...] = ()
+    """Variables that the command reads with the values they have when it starts."""
     num_gpus: int = 0
 
 
@@ -150,6 +152,7 @@ class Podman(Runtime):
             words += self.gpu_words
         words += [f"--volume={mount}" for mount in wanted.mounts]
         words += [f"--env={name}={value}" for name, value in wanted.env.items()]
+        words += [f"--env={name}" for name in wanted.passed]  # others hand all of them on
         return (*words, f"--entrypoint={ENTRYPOINT}", wanted.image, *wanted.argv)
 
 

@@ -1,7 +1,8 @@
 """The batch script of a job: submitit's header, then ours.
 
 1. Parameters, as submitit names them, from the stage's resources and the site's profile.
-2. The command line of the step: srun, the container's runtime, `golf stage`.
+2. The command line of the step: srun, the container's runtime, `golf stage`; on several nodes one
+   task each, of which the first runs the stage.
 3. `slurm_batch.sh`, as it is, below the values that it needs.
 
 submitit makes the header and gives the script to sbatch. The rest is ours, because submitit's own
@@ -27,6 +28,11 @@ from launcher.stage import Stage
 
 IMAGE_PYTHON = "python3"
 """Inside an image; outside it is the profile's or the launcher's own."""
+ONE_NODE = ("golf", "stage")
+SEVERAL_NODES = ("launcher.fanout.task",)
+"""One task a node: the first runs the stage, the others lend their nodes to it."""
+PASSED = ("SLURM_PROCID", "SLURM_JOB_ID", "SLURM_RESTART_COUNT", "SLURMD_NODENAME")
+"""What tells a task which it is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,10 +160,11 @@ def _command(launch: Launch, stage: Stage, env: dict[str, str]) -> list[str]:
     own = launch.profile.site.python or sys.executable
     python = own if container.runtime == "none" else IMAGE_PYTHON
     contained = Contained(
-        argv=(python, "-m", "golf", "stage"),
+        argv=(python, "-m", *(ONE_NODE if stage.resources.nodes == 1 else SEVERAL_NODES)),
         image=container.image,
         mounts=stage_mounts(launch.paths.root.parent, launch.data, container),
         env=env | container.env,
+        passed=PASSED if stage.resources.nodes > 1 else (),
         num_gpus=stage.resources.gpus_per_node,
     )
     wanted = stage.resources

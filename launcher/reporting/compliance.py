@@ -78,8 +78,9 @@ def outside_the_rule(seeds: Sequence[SeedReport], job: Job) -> tuple[str, ...]:
     """Why the challenge's 600 s do not apply to these runs as they are, or will be, made."""
     found = []
     resources = job.resources
-    if resources.nodes > 1:
-        found.append(f"{resources.nodes} nodes, and the rule is one node of {RULE_GPUS} GPUs")
+    nodes = max(resources.nodes, job.fanout.nodes)
+    if nodes > 1:
+        found.append(f"{nodes} nodes, and the rule is one node of {RULE_GPUS} GPUs")
     elif resources.gpus_per_node != RULE_GPUS:
         have = f"{resources.gpus_per_node} GPUs" if resources.gpus_per_node else "no GPU"
         found.append(f"{have}, and the rule is one node of {RULE_GPUS} {RULE_DEVICE}s")

@@ -70,7 +70,9 @@ OURS = {
     ("ttt", "checkpoint_chunks"): 50,
     ("ttt", "keep_checkpoints"): 2,
     ("fanout", "workers"): 0,
+    ("fanout", "nodes"): 1,
     ("fanout", "max_recoveries"): 8,
+    ("fanout", "call_timeout_s"): 1800.0,
 }
 """Keys beyond the agreed ones."""
 
