@@ -69,6 +69,8 @@ OURS = {
     ("ttt", "checkpoint_chunks"): 50,
     ("ttt", "keep_checkpoints"): 2,
     ("fanout", "workers"): 0,
+    ("fanout", "adapters"): 0,
+    ("fanout", "run_ahead"): 0,
     ("fanout", "max_recoveries"): 8,
 }
 """Keys beyond the agreed ones."""
