@@ -10,6 +10,7 @@ The exit codes are those of `golf eval`.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
 import signal
 import sys
@@ -27,6 +28,7 @@ from golf.evaluate.validation import ValidationSet
 from golf.model.precision import choose_dtype
 from golf.records import DataPaths
 from launcher.fanout.group import RayGroup
+from launcher.fanout.pipelined import PipelinedGroup, run_ahead_of, split_workers
 from launcher.fanout.private_ray import private_ray
 from launcher.fanout.rank import RankSpec
 
@@ -55,15 +57,35 @@ def _evaluate(arguments: argparse.Namespace) -> int:
 
 
 def _run(spec: RankSpec, validation: ValidationSet, tell: Any) -> dict[str, Any]:
-    group = RayGroup(spec, spec.options.job.fanout.max_recoveries)
+    group = _group(spec, tell)
     try:
         return evaluate_with(group, spec.options, validation, tell)
     finally:
         group.close()
 
 
+def _group(spec: RankSpec, tell: Any) -> RayGroup | PipelinedGroup:
+    """The workers of the job's schedule."""
+    max_recoveries = spec.options.job.fanout.max_recoveries
+    if spec.options.job.ttt.schedule == "strict":
+        return RayGroup(spec, max_recoveries)
+    adapters, why = split_workers(spec)
+    run_ahead = run_ahead_of(spec, adapters)
+    tell(
+        f"pipelined: {adapters} of {spec.world_size} workers adapt, at most {run_ahead} chunks "
+        f"ahead ({why})"
+    )
+    spec = dataclasses.replace(spec, adapters=adapters, run_ahead=run_ahead)
+    return PipelinedGroup(spec, max_recoveries)
+
+
 def _read(arguments: argparse.Namespace) -> RankSpec:
     job = load_job(arguments.config, arguments.set)
+    if job.ttt.schedule == "pipelined" and arguments.protocol != "ttt":
+        raise ConfigError(
+            f"ttt.schedule='pipelined' is a way to adapt, and --protocol {arguments.protocol} does "
+            "not: --set ttt.schedule=strict"
+        )
     workers = arguments.workers or job.fanout.workers
     if workers < 1:
         raise ConfigError("name the number of Ray workers: --workers N, or [fanout] workers")
