@@ -291,6 +291,11 @@ class FanoutConfig:
     """Ray workers that share each chunk, one a GPU; 0 evaluates without Ray."""
     nodes: int = 1
     """Nodes over which the workers are spread evenly, of one Slurm job."""
+    adapters: int = 0
+    """Of the workers of a pipelined schedule, those that adapt; 0 chooses by times measured on
+    random tokens at the start. Scores are bit for bit those of as many strict workers."""
+    run_ahead: int = 0
+    """Chunks that adapters may be ahead of the scores; 0 allows two for each scorer."""
     max_recoveries: int = 8
     """Times that a group which lost a worker is rebuilt before the evaluation gives up."""
     call_timeout_s: float = 1800.0
@@ -305,6 +310,13 @@ class FanoutConfig:
             f"fanout.workers={self.workers} cannot be spread evenly over "
             f"fanout.nodes={self.nodes}; set fanout.workers to a multiple of it",
         )
+        _require(self.adapters >= 0, "fanout.adapters must not be negative (0 chooses)")
+        _require(
+            not (self.workers and self.adapters) or self.adapters < self.workers,
+            f"fanout.adapters={self.adapters} of fanout.workers={self.workers} leaves nobody to "
+            "score; fewer must adapt than there are workers",
+        )
+        _require(self.run_ahead >= 0, "fanout.run_ahead must not be negative (0 chooses)")
         _require(self.max_recoveries >= 0, "fanout.max_recoveries must not be negative")
         _require(self.call_timeout_s > 0, "fanout.call_timeout_s must be positive")
 

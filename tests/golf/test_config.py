@@ -71,6 +71,8 @@ OURS = {
     ("ttt", "keep_checkpoints"): 2,
     ("fanout", "workers"): 0,
     ("fanout", "nodes"): 1,
+    ("fanout", "adapters"): 0,
+    ("fanout", "run_ahead"): 0,
     ("fanout", "max_recoveries"): 8,
     ("fanout", "call_timeout_s"): 1800.0,
 }
