@@ -122,7 +122,7 @@ def fan_out(ray_is_up: None, job_file: Path, tiny_data: DataPaths, tiny_job: Job
             world_size=workers,
             num_threads=1,
         )
-        group = group_class(spec, max_recoveries)
+        group = group_class(spec, max_recoveries, call_timeout_s=300.0)
         try:
             return evaluate_with(group, options, spec.load_validation(), lambda line: None)
         finally:
