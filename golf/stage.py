@@ -36,6 +36,8 @@ from golf.records import RunError, StagePaths, read_json, write_json
 HEARTBEAT_S = 2.0
 LOCK_WAIT_S = 60.0
 """How long a new attempt waits for an earlier one's command to finish its checkpoint."""
+EXIT_FOREIGN_IMAGE = 2
+"""As wrong usage: it would fail again."""
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
 EXIT_STOPPED = 128 + signal.SIGTERM
 """How a command ends that was stopped, or must stop, and goes on when it is started again."""
@@ -61,6 +63,8 @@ class StageSpec:
     seed: int | None
     commands: tuple[Command, ...]
     env: dict[str, str] = field(default_factory=dict)
+    image_id: str = ""
+    """The image to run in; empty where any will do."""
 
 
 def read_spec(path: Path) -> StageSpec:
@@ -82,7 +86,11 @@ def read_spec(path: Path) -> StageSpec:
             for command in raw["commands"]
         )
         return StageSpec(
-            stage=raw["stage"], seed=raw["seed"], commands=commands, env=dict(raw.get("env", {}))
+            stage=raw["stage"],
+            seed=raw["seed"],
+            commands=commands,
+            env=dict(raw.get("env", {})),
+            image_id=raw.get("image_id", ""),
         )
     except (KeyError, TypeError) as error:
         raise RunError(f"{path} describes no stage ({error}); golf-launch writes it") from error
@@ -187,6 +195,13 @@ class _Stage:
 
     def run(self) -> int:
         self._status.start()
+        image = self._status.fields["image"]
+        if self._spec.image_id and image != self._spec.image_id:
+            reason = (
+                f"runs in {f'image {image}' if image else 'no image of ours'}, and "
+                f"container.image_id wants {self._spec.image_id}"
+            )
+            return self._status.end("failed", reason, EXIT_FOREIGN_IMAGE)
         with _handling(STOP_SIGNALS, self._on_signal), self._paths.log.open("ab", 0) as log:
             for command in self._spec.commands:
                 if self._is_done(command):

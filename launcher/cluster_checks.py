@@ -15,7 +15,7 @@ from pathlib import Path
 
 from launcher.checks import Check, Verdict, common_checks
 from launcher.plan import Plan
-from launcher.runtimes import runtime_of
+from launcher.runtimes import runtime_of, stage_mounts
 
 LOCAL_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")
 """Folders that every node has for itself."""
@@ -71,6 +71,8 @@ def _container(plan: Plan) -> Check:
     path = Path(container.image)
     if not problem and path.is_absolute() and not path.exists():
         problem = f"{container.image} does not exist on this machine"
+    mounts = stage_mounts(plan.paths.root.parent, str(plan.data), container)
+    problem = problem or runtime.problem_with_mounts(container.image, mounts)
     if problem:
         fix = f"{problem}; containers/README.md tells how to make {runtime.image_hint}"
         return Check(name="container", verdict=Verdict.FAIL, figure=figure, fix=fix)

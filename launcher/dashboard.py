@@ -1,19 +1,17 @@
-"""The live dashboard: a pure function from a view to something rich can draw, and the loop.
+"""The live dashboard: a pure function from a view and a page to something rich can draw.
 
 One row a seed. Columns that a narrow terminal has no room for are left out, and where there are
-more seeds than lines, those that need attention come first.
+more seeds than lines, those that need attention come first and the others page by page.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
-from rich.console import Console, Group, RenderableType
-from rich.live import Live
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from launcher import figures, hints
+from launcher.pages import Page, choose
 from launcher.progress import Progress, thin
 from launcher.states import BAD, State
 from launcher.watch import SeedView, StageView, View
@@ -37,32 +35,42 @@ MARKS = {
 COMMAND_NAMES = {"roundtrip": "round trip", "ttt": "TTT"}
 
 
-def render(view: View, width: int, height: int, *, hint: bool = True) -> RenderableType:
-    """Draw one view for a terminal of that size; `hint` adds how to leave it."""
-    below = _problems(view, max(1, (height - 10) // 6))
-    if hint:
-        below += _hint(view, width)
-    above = 5 + _is_preparing(view)  # header, captions, and a line to spare
-    room = max(2, height - above - _num_lines(below, width))
-    return Group(_header(view), Text(), _table(view, width, room), *below)
+def render(
+    view: View,
+    width: int,
+    height: int,
+    *,
+    hint: bool = True,
+    page: int = 0,
+    has_keys: bool = False,
+) -> RenderableType:
+    """Draw one page of a view for a terminal of that size; `hint` adds how to leave it."""
+    below = _below(view, width, height, hint)
+    shown = choose(view.seeds, _room(view, width, height, below), page)
+    return Group(*_header(view), Text(), _table(view, width, shown, has_keys), *below)
 
 
-def run_live(views: Iterable[View], console: Console) -> View:
-    """Draw views as they come, in place; returns the last."""
-    last: View | None = None
-    with Live(console=console, auto_refresh=False, vertical_overflow="crop") as live:
-        for last in views:
-            live.update(
-                render(last, console.width, console.height, hint=not last.is_over), refresh=True
-            )
-    assert last is not None, "there is always a first view"
-    return last
+def num_pages(view: View, width: int, height: int, *, hint: bool = True) -> int:
+    """How many pages `render` has for it."""
+    below = _below(view, width, height, hint)
+    return choose(view.seeds, _room(view, width, height, below), 0).count
 
 
-def _header(view: View) -> RenderableType:
+def _below(view: View, width: int, height: int, hint: bool) -> list[Text]:
+    problems = _problems(view, max(1, (height - 10) // 6))
+    return problems + (_hint(view, width) if hint else [])
+
+
+def _room(view: View, width: int, height: int, below: list[Text]) -> int:
+    """Lines for seeds: without header, what stands below, captions, and two to spare."""
+    above = _num_lines(_header(view), width) + 3 + _is_preparing(view)
+    return max(2, height - above - _num_lines(below, width))
+
+
+def _header(view: View) -> list[Text]:
     title = Text.assemble(("golf-launch ", "dim"), (view.name, "bold"))
     started = f"started {figures.ago(view.now - view.created_at)}"
-    return Group(title, Text.assemble(counts(view), (f"  {started}", "dim")))
+    return [title, Text.assemble(counts(view), (f"  {started}", "dim"))]
 
 
 def counts(view: View) -> Text:
@@ -90,12 +98,12 @@ def evidence(view: View) -> Table:
     return table
 
 
-def _table(view: View, width: int, room: int) -> Table:
+def _table(view: View, width: int, shown: Page, has_keys: bool) -> Table:
     wide = width >= WIDE
     bar_width = min(MAX_BAR, max(8, width - OTHER_COLUMNS - (CURVE + 1 if wide else 0)))
     table = Table(box=None, expand=True, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim")
     table.add_column("seed", justify="right", no_wrap=True)
-    table.add_column("state", no_wrap=True, min_width=12)
+    table.add_column("state", no_wrap=True, min_width=14)  # steady while pages turn
     table.add_column("progress", ratio=1, no_wrap=True, overflow="ellipsis")
     if wide:
         table.add_column("train loss", no_wrap=True)
@@ -105,31 +113,19 @@ def _table(view: View, width: int, room: int) -> Table:
         assert view.prepare is not None
         cells = [Text("data"), _state(view.prepare), Text(view.prepare.status.reason, style="dim")]
         table.add_row(*cells)
-    shown, hidden = _choose(view.seeds, room)
-    for seed in shown:
+    for seed in shown.kept:
         table.add_row(*_row(seed, wide, bar_width))
-    if hidden:
-        table.add_row(Text("…", style="dim"), Text(f"{len(hidden)} more", style="dim"))
+    if shown.count > 1:
+        keys = "n next, p back" if has_keys else ""
+        words = ("┄┄┄┄", f"page {shown.number + 1} of {shown.count}", keys)
+        table.add_row(*(Text(word, style="dim") for word in words))
+    for seed in shown.turned:
+        table.add_row(*_row(seed, wide, bar_width))
     return table
 
 
 def _is_preparing(view: View) -> bool:
     return view.prepare is not None and view.prepare.status.state is not State.DONE
-
-
-def _choose(
-    seeds: tuple[SeedView, ...], room: int
-) -> tuple[tuple[SeedView, ...], tuple[SeedView, ...]]:
-    """Seeds shown and hidden; where room is short, trouble and work come before the rest."""
-    if len(seeds) <= room:
-        return seeds, ()
-    order = [State.FAILED, State.LOST, State.RUNNING, State.CANCELLED, State.SKIPPED]
-    ranked = sorted(seeds, key=lambda s: order.index(s.state) if s.state in order else len(order))
-    chosen = {seed.seed for seed in ranked[: room - 1]}
-    return (
-        tuple(seed for seed in seeds if seed.seed in chosen),
-        tuple(seed for seed in seeds if seed.seed not in chosen),
-    )
 
 
 def _row(view: SeedView, wide: bool, bar_width: int) -> list[Text]:
@@ -229,7 +225,9 @@ def _problems(view: View, most: int) -> list[Text]:
         lines.append(Text(f"{who} {stage.status.state}: {stage.status.reason}", style="red"))
         for line in stage.log_tail[-2:]:
             lines.append(Text(f"  {line}", style="dim", no_wrap=True, overflow="ellipsis"))
-    return [*lines, Text.assemble(("whole log: ", "dim"), hints.command("logs", view.root))]
+    more = f"… {len(bad) - most} more; " if len(bad) > most else ""
+    logs = Text.assemble((f"{more}whole logs: ", "dim"), hints.command("logs", view.root))
+    return [*lines, logs]
 
 
 def _hint(view: View, width: int) -> list[Text]:

@@ -11,6 +11,7 @@ by a job of a minute, which `--job` submits.
 
 from __future__ import annotations
 
+import getpass
 import os
 import shutil
 import subprocess
@@ -18,6 +19,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from golf.config import ContainerConfig
 from launcher.checks import Check, Verdict
 from launcher.cluster_checks import LOCAL_FOLDERS
 from launcher.profile import Profile, default_path
@@ -34,6 +36,7 @@ touch "$runs/.doctor" && rm "$runs/.doctor" && echo "writable yes"
 "$python" -c 'import sys; print("python", sys.version.split()[0])'
 "$python" -c 'import torch; print("torch", torch.__version__, torch.version.cuda)' 2>/dev/null
 echo "gpus ${CUDA_VISIBLE_DEVICES:-none}"
+echo "image ${GOLF_IMAGE:-none}"
 """
 
 
@@ -154,11 +157,30 @@ def run_job(profile: Profile, runs: Path) -> Iterator[Check]:
         yield _ok("torch", told["torch"])
     else:
         yield _fail("torch", "cannot be imported there", "see site.python, or use an image")
+    if container.runtime != "none":
+        yield _image(container, told.get("image", "none"))
+
+
+def _image(container: ContainerConfig, found: str) -> Check:
+    """Which image it was, against the one that the profile wants."""
+    if container.image_id not in ("", found):
+        figure = f"{found}, and the profile wants {container.image_id}"
+        fix = "put the right image there, or mend container.image_id in the profile"
+        return _fail("image", figure, fix)
+    hint = "" if container.image_id else "; as container.image_id, every stage would check it"
+    return _ok("image", f"{found}{hint}")
 
 
 def _call(*words: str, limit_s: float = CALL_LIMIT_S) -> subprocess.CompletedProcess[str]:
     try:
-        return subprocess.run(words, capture_output=True, text=True, check=False, timeout=limit_s)
+        return subprocess.run(
+            words,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=limit_s,
+            env={"USER": getpass.getuser(), **os.environ},  # Charliecloud wants it
+        )
     except FileNotFoundError:
         return subprocess.CompletedProcess(words, 127, "", f"{words[0]} is not installed")
     except subprocess.TimeoutExpired:

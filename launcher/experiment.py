@@ -3,6 +3,7 @@
 runs/<name>-<id>/
   experiment.json      seeds, stages and provenance, written before the first submission
   job.toml             the resolved job, every key spelled out
+  train_gpt.py         the code that ships, as one file: its bytes count with the model's
   code/                the packages as they were; the stages run these
   code.diff            what they differ from the commit, if they do
   data/, prepare/      the embedded corpus, where the job asks for it
@@ -29,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import golf.config
+from golf.bundle import bundle
 from golf.config import Job
 from golf.records import (
     DataPaths,
@@ -64,6 +66,11 @@ class ExperimentPaths:
     @property
     def code(self) -> Path:
         return self.root / "code"
+
+    @property
+    def script(self) -> Path:
+        """The single file that a submission of this job ships, made of `code`."""
+        return self.root / "train_gpt.py"
 
     @property
     def code_diff(self) -> Path:
@@ -169,6 +176,8 @@ class Experiment:
         with replace_file(paths.job) as temporary:
             temporary.write_text(tomli_w.dumps(golf.config.job_to_sections(job)))
         snapshot.copy_code(paths.code)
+        with replace_file(paths.script) as temporary:
+            temporary.write_text(bundle(paths.code / "golf", job))
         diff = snapshot.uncommitted_diff()
         if diff:
             with replace_file(paths.code_diff) as temporary:

@@ -72,6 +72,7 @@ def _prepare(job: Job, paths: ExperimentPaths) -> Stage:
         commands=(Command(name="prepare", argv=(*argv, *sizes), done="../data/manifest.json"),),
         resources=dataclasses.replace(job.resources, nodes=1, gpus_per_node=0),
         env=_env(job, ranks=1),
+        image_id=job.container.image_id,
     )
 
 
@@ -80,7 +81,8 @@ def _train(job: Job, seed: int, paths: ExperimentPaths, data: Path) -> Stage:
     config, device = _config(paths), _device(job)
     artifact = str(paths.artifact(seed))
     train = (*config, "--data", str(data), "--out", str(out), "--seed", str(seed), *device)
-    quantize = (*config, "--checkpoint", str(paths.train(seed).model), "--out", artifact)
+    weights, code = ("--checkpoint", str(paths.train(seed).model)), ("--code", str(paths.script))
+    quantize = (*config, *weights, *code, "--out", artifact)
     commands = (
         Command(
             name="train",
@@ -118,10 +120,14 @@ def _protocol(
 ) -> Command:
     several = job.fanout.nodes > 1  # a second node that waited for the first would cost as much
     fans_out = job.fanout.workers > 0 and (protocol == "ttt" or (several and protocol == "sliding"))
-    meeting = ("--meeting", str(out.parent / MEETING)) if fans_out and several else ()
+    together: tuple[str, ...] = ()
+    if fans_out and several:
+        together = ("--meeting", str(out.parent / MEETING))
+    if fans_out and protocol == "sliding":
+        together += ("--set", "ttt.schedule=strict")  # the other is a way to adapt
     program = ("python", "-m", "launcher.fanout") if fans_out else (*_golf(job), "eval")
     words = (*_config(paths), "--data", str(data), "--artifact", str(paths.artifact(seed)))
-    more = ("--protocol", protocol, "--out", str(out), *_device(job), "--resume", *meeting)
+    more = ("--protocol", protocol, "--out", str(out), *_device(job), "--resume", *together)
     return Command(name=name, argv=(*program, *words, *more), done=f"{out.name}/result.json")
 
 
@@ -133,6 +139,7 @@ def _stage(job: Job, seed: int, kind: str, commands: tuple[Command, ...]) -> Sta
         commands=commands,
         resources=job.resources,
         env=_env(job, ranks=job.ranks_per_node),
+        image_id=job.container.image_id,
     )
 
 

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from golf.config import parse_override
 from golf.records import read_json, write_json
+from golf.sections import parse_override
 from launcher.errors import LaunchError
 from launcher.reporting.policy import Policy
 

@@ -18,8 +18,8 @@ from golf.records import read_json, read_lines
 from launcher.errors import LaunchError
 from launcher.executors.slurm_batches import Batch, make_batches, write_batch, written_batches
 from launcher.executors.slurm_ended import EndedJobs
-from launcher.executors.slurm_queue import Answer, Job, Queue
-from launcher.executors.slurm_script import Launch, Needs, body, parameters
+from launcher.executors.slurm_queue import Answer, Job, Queue, array_limit
+from launcher.executors.slurm_script import Launch, Needs, body, needs_of, parameters
 from launcher.executors.slurm_words import ENDS, STATES, waiting_reason
 from launcher.experiment import Experiment, Submission
 from launcher.profile import Profile
@@ -55,16 +55,24 @@ class SlurmExecutor:
     def submit(self, stages: Sequence[Stage], lock: int) -> None:
         folder = self._experiment.paths.jobs
         folder.mkdir(exist_ok=True)
-        ids: dict[str, tuple[str, Batch]] = {}
-        array_from = self._launch.profile.slurm.array_from
-        for batch in make_batches(self._experiment.paths, stages, array_from):
-            needs = self._needs(batch, ids)
+        ids = self._under_way(stages)
+        num_submitted = 0
+        for batch in self._batches(stages, ids):
             write_batch(folder, batch)
-            job_id = self._submit(batch, needs)
+            try:
+                job_id = self._submit(batch, needs_of(batch, ids))
+            except LaunchError as error:
+                raise _with_what_stays(error, num_submitted, len(stages)) from error
             for index, stage in enumerate(batch.stages):
-                ids[stage.key] = (job_id, batch)
-                self._record(stage.key, batch.task_id(job_id, index))
+                ids[stage.key] = batch.task_id(job_id, index)
+                self._record(stage.key, ids[stage.key])
+            num_submitted += len(batch.stages)
         self._queue.forget()
+
+    def _batches(self, stages: Sequence[Stage], under_way: dict[str, str]) -> tuple[Batch, ...]:
+        array_from = self._launch.profile.slurm.array_from
+        max_array = array_limit() if len(stages) >= array_from else len(stages)
+        return make_batches(self._experiment.paths, stages, array_from, max_array, under_way)
 
     def _submit(self, batch: Batch, needs: Needs) -> str:
         from launcher.executors.slurm_submit import ScriptExecutor
@@ -73,19 +81,15 @@ class SlurmExecutor:
         executor = ScriptExecutor(self._launch.paths.jobs, wanted, len(batch.stages))
         return executor.submit_script(body(self._launch, batch))
 
-    def _needs(self, batch: Batch, ids: dict[str, tuple[str, Batch]]) -> Needs:
-        """Jobs to wait for: of this submission, or of an earlier one that is still under way."""
-        keys = list(dict.fromkeys(key for stage in batch.stages for key in stage.after))
-        found = [ids[key] for key in keys if key in ids]
-        earlier = self._experiment.submissions()
-        waiting = [
-            earlier[key].job_id
-            for key in keys
-            if key not in ids and key in earlier and not self._is_done(key)
-        ]
-        wait_for = tuple(dict.fromkeys([job_id for job_id, _ in found] + waiting))
-        own = batch.is_array and any(before.is_array for _, before in found)
-        return Needs(ids=wait_for, each_its_own=own)
+    def _under_way(self, stages: Sequence[Stage]) -> dict[str, str]:
+        """Jobs of an earlier submission that these stages wait for."""
+        own = {stage.key for stage in stages}
+        waited = {key for stage in stages for key in stage.after} - own
+        return {
+            key: job.job_id
+            for key, job in self._experiment.submissions().items()
+            if key in waited and not self._is_done(key)
+        }
 
     def _is_done(self, key: str) -> bool:
         status = read_json(self._experiment.paths.stage(key).status) or {}
@@ -229,3 +233,13 @@ class SlurmExecutor:
         )
         if done.returncode != 0 and "Invalid job id" not in done.stderr:
             raise LaunchError(f"scancel failed: {done.stderr.strip()}")
+
+
+def _with_what_stays(error: LaunchError, num_submitted: int, num_wanted: int) -> LaunchError:
+    """A refusal, with what an earlier part of the same submission has left in the queue."""
+    if num_submitted == 0:
+        return LaunchError(f"{error}; nothing was submitted")
+    return LaunchError(
+        f"{error}; {num_submitted} of {num_wanted} stages are in the queue and stay there, "
+        "golf-launch resume submits the others"
+    )

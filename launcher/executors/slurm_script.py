@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
@@ -23,7 +23,7 @@ from golf.config import ContainerConfig
 from launcher.executors.slurm_batches import Batch
 from launcher.experiment import ExperimentPaths
 from launcher.profile import Profile, SlurmConfig
-from launcher.runtimes import Contained, runtime_of, same_path
+from launcher.runtimes import Contained, runtime_of, stage_mounts
 from launcher.stage import Stage
 
 IMAGE_PYTHON = "python3"
@@ -49,13 +49,24 @@ class Launch:
 class Needs:
     """Jobs that must have succeeded before a batch may start."""
 
-    ids: tuple[str, ...] = ()
-    each_its_own: bool = False
-    """Every task of the array waits for the task of the same number."""
+    jobs: tuple[str, ...] = ()
+    arrays: tuple[str, ...] = ()
+    """Of these, each task of the batch waits for the task of the same number."""
 
     def words(self) -> str:
-        kind = "aftercorr" if self.each_its_own else "afterok"
-        return f"{kind}:{':'.join(self.ids)}" if self.ids else ""
+        kinds = {"afterok": self.jobs, "aftercorr": self.arrays}
+        return ",".join(f"{kind}:{':'.join(ids)}" for kind, ids in kinds.items() if ids)
+
+
+def needs_of(batch: Batch, ids: Mapping[str, str]) -> Needs:
+    """What a batch waits for, given the job ids of what is in the queue."""
+    waited = [ids[key] for stage in batch.stages for key in stage.after if key in ids]
+    if not batch.is_array:
+        return Needs(jobs=tuple(dict.fromkeys(waited)))
+    return Needs(
+        jobs=tuple(dict.fromkeys(job for job in waited if "_" not in job)),
+        arrays=tuple(dict.fromkeys(job.partition("_")[0] for job in waited if "_" in job)),
+    )
 
 
 def parameters(launch: Launch, batch: Batch, needs: Needs) -> dict[str, Any]:
@@ -151,7 +162,7 @@ def _command(launch: Launch, stage: Stage, env: dict[str, str]) -> list[str]:
     contained = Contained(
         argv=(python, "-m", *(ONE_NODE if stage.resources.nodes == 1 else SEVERAL_NODES)),
         image=container.image,
-        mounts=(*same_path(_folders(launch)), *container.mounts),
+        mounts=stage_mounts(launch.paths.root.parent, launch.data, container),
         env=env | container.env,
         passed=PASSED if stage.resources.nodes > 1 else (),
         num_gpus=stage.resources.gpus_per_node,
@@ -167,11 +178,3 @@ def _command(launch: Launch, stage: Stage, env: dict[str, str]) -> list[str]:
         runtime.argv(contained),
     )
     return [shlex.join(group) for group in groups if group]
-
-
-def _folders(launch: Launch) -> list[str]:
-    """What a stage reads and writes: all runs, and the data where they lie elsewhere.
-
-    Not the experiment alone: some runtimes need the folder to exist in the image.
-    """
-    return [str(launch.paths.root.parent), *filter(None, [launch.data])]

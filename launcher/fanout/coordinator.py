@@ -12,6 +12,7 @@ back into the queue.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
 import signal
 import sys
@@ -21,7 +22,8 @@ from typing import Any
 
 import torch
 
-from golf.cli import EXIT_STOPPED, eval_options, report_evaluation, run_command, weights_path
+from golf.cli import EXIT_STOPPED, report_evaluation, run_command, weights_path
+from golf.cli_options import eval_options
 from golf.config import ConfigError, load_job
 from golf.evaluate.options import EvalOptions
 from golf.evaluate.run import already_evaluated, check_options, evaluate_with
@@ -30,6 +32,7 @@ from golf.model.precision import choose_dtype
 from golf.records import DataPaths
 from launcher.fanout.group import NodesLostError, RayGroup
 from launcher.fanout.meeting import Meeting
+from launcher.fanout.pipelined import PipelinedGroup, run_ahead_of, split_workers
 from launcher.fanout.private_ray import private_ray
 from launcher.fanout.rank import RankSpec
 
@@ -64,16 +67,35 @@ def _evaluate(arguments: argparse.Namespace) -> int:
 
 
 def _run(spec: RankSpec, validation: ValidationSet, tell: Any) -> dict[str, Any]:
-    fanout = spec.options.job.fanout
-    group = RayGroup(spec, fanout.max_recoveries, fanout.call_timeout_s)
+    group = _group(spec, tell)
     try:
         return evaluate_with(group, spec.options, validation, tell)
     finally:
         group.close()
 
 
+def _group(spec: RankSpec, tell: Any) -> RayGroup | PipelinedGroup:
+    """The workers of the job's schedule."""
+    fanout = spec.options.job.fanout
+    if spec.options.job.ttt.schedule == "strict":
+        return RayGroup(spec, fanout.max_recoveries, fanout.call_timeout_s)
+    adapters, why = split_workers(spec)
+    run_ahead = run_ahead_of(spec, adapters)
+    tell(
+        f"pipelined: {adapters} of {spec.world_size} workers adapt, at most {run_ahead} chunks "
+        f"ahead ({why})"
+    )
+    spec = dataclasses.replace(spec, adapters=adapters, run_ahead=run_ahead)
+    return PipelinedGroup(spec, fanout.max_recoveries, fanout.call_timeout_s)
+
+
 def _read(arguments: argparse.Namespace) -> RankSpec:
     job = load_job(arguments.config, arguments.set)
+    if job.ttt.schedule == "pipelined" and arguments.protocol != "ttt":
+        raise ConfigError(
+            f"ttt.schedule='pipelined' is a way to adapt, and --protocol {arguments.protocol} does "
+            "not: --set ttt.schedule=strict"
+        )
     workers = arguments.workers or job.fanout.workers
     if workers < 1:
         raise ConfigError("name the number of Ray workers: --workers N, or [fanout] workers")

@@ -1,4 +1,4 @@
-"""The group of Ray workers that evaluates as torchrun's ranks would.
+"""Ray workers that form a group, and the group that evaluates as torchrun's ranks would.
 
 1. A placement group reserves a CPU, and on GPUs a GPU, for each rank; the actors are placed on it.
 2. They form their own torch.distributed group, so that the sums have the same order as torchrun's.
@@ -40,9 +40,10 @@ class NodesLostError(RunError):
     """A node of the job is gone; only the scheduler can give another."""
 
 
-class RayGroup:
-    """Implements `golf.evaluate.group.Group` over Ray actors."""
+class RayWorkers:
+    """Places the actors, waits for their answers and replaces them; what they do is left open."""
 
+    rank_class: type[Rank] = Rank
     is_main = True
     """The coordinator is the one process that runs the evaluation and writes its files."""
 
@@ -60,31 +61,10 @@ class RayGroup:
         self._lived_s, self._joined_at = 0.0, time.perf_counter()
         self.facts = self._start_patiently()
 
-    # ---- what the protocol asks for ----
-
-    def score(self, windows: range) -> Nats:
-        nll: Nats = self._call("score", windows)[0]
-        return nll
-
-    def adapt(self, start: int, num_rows: int, lr: float) -> int:
-        steps: int = self._same(self._call("adapt", start, num_rows, lr), "steps")
-        return steps
-
-    def digest(self) -> str:
-        digest: str = self._same(self._call("digest"), "weights")
-        return digest
-
     # ---- what the evaluation asks for ----
 
     def barrier(self) -> None:
         """One process runs the evaluation: there is nobody to wait for."""
-
-    def save(self, done: int) -> None:
-        self._call("save", done)
-
-    def restore(self) -> int:
-        trained: int = self._same(self._call("restore"), "checkpoints")
-        return trained
 
     def rebuild(self, lost: ReplicasLostError) -> None:
         self._recover_or_raise(lost)
@@ -138,7 +118,7 @@ class RayGroup:
         self.patience.start_anew()
         self._placement = self._reserve()
         self._actors = [
-            ray.remote(Rank)
+            ray.remote(self.rank_class)
             .options(
                 num_cpus=1,
                 num_gpus=int(spec.device == "cuda"),
@@ -251,6 +231,32 @@ class RayGroup:
         if any(value != values[0] for value in values):
             raise LegalityError(f"the replicas of this group have different {what}: {values}")
         return values[0]
+
+
+class RayGroup(RayWorkers):
+    """Implements `golf.evaluate.group.Group`: all score and adapt together."""
+
+    def score(self, windows: range) -> Nats:
+        nll: Nats = self._call("score", windows)[0]
+        return nll
+
+    def adapt(self, start: int, num_rows: int, lr: float) -> int:
+        steps: int = self._same(self._call("adapt", start, num_rows, lr), "steps")
+        return steps
+
+    def digest(self) -> str:
+        digest: str = self._same(self._call("digest"), "weights")
+        return digest
+
+    def save(self, done: int) -> None:
+        self._call("save", done)
+
+    def restore(self, limit: int | None = None) -> int:
+        trained: int = self._same(self._call("restore", limit), "checkpoints")
+        return trained
+
+    def settle(self) -> None:
+        self._call("settle")
 
 
 def _last_line(error: Exception) -> str:

@@ -42,6 +42,10 @@ class RankSpec:
     num_threads: int
     num_nodes: int = 1
     """Nodes over which the ranks are spread, in their order."""
+    adapters: int = 0
+    """Under the pipelined schedule, the leading ranks that adapt; the others score."""
+    run_ahead: int = 0
+    """Under the pipelined schedule, chunks that may be given out to be scored at a time."""
 
     def load_validation(self) -> ValidationSet:
         return ValidationSet.load(self.data, self.options.job.model.vocab_size, self.tokenizer)
@@ -84,19 +88,27 @@ class Rank:
         """Meet the other ranks and load the model."""
         spec = self.spec
         torch.set_num_threads(spec.num_threads)
-        # Ray shows each worker its own GPU only.
-        device = local_device(spec.device)
-        ranks = Ranks(0, 1, device)
-        if spec.num_nodes > 1:
-            _use_the_nodes_interface()
-        if spec.world_size > 1:
-            if self.store is None:
-                self.store = TCPStore(address, port, timeout=MEET_TIMEOUT)
-            ranks = form_group(self.rank, spec.world_size, device, self.store)
+        ranks = self._ranks(self._meet(address, port))
         weights = load_weights(spec.weights, spec.options.job.model)
         tokens = spec.load_validation().tokens
         self.group = LocalGroup(spec.options, weights, tokens, ranks)
         return self.group.facts
+
+    def _meet(self, address: str, port: int) -> Ranks:
+        spec = self.spec
+        # Ray shows each worker its own GPU only.
+        device = local_device(spec.device)
+        if spec.world_size == 1:
+            return Ranks(0, 1, device)
+        if spec.num_nodes > 1:
+            _use_the_nodes_interface()
+        if self.store is None:
+            self.store = TCPStore(address, port, timeout=MEET_TIMEOUT)
+        return form_group(self.rank, spec.world_size, device, self.store)
+
+    def _ranks(self, everyone: Ranks) -> Ranks:
+        """With whom this rank scores and adapts."""
+        return everyone
 
     def call(self, method: str, *arguments: Any) -> Reply:
         """Do one thing together with all ranks. All come to the same scores: one hands them out."""

@@ -70,6 +70,7 @@ def gates(sheet: Sheet, budget: BudgetConfig) -> tuple[Gate, ...]:
         _registered(sheet),
         _recorded(sheet, "attention recorded", lambda seed: seed.attention),
         _recorded(sheet, "hardware recorded", _hardware),
+        *_one_image(sheet),
     )
 
 
@@ -216,6 +217,17 @@ def _registered(sheet: Sheet) -> Gate:
     gate = _count(sheet, "registered seeds ended", sheet.seeds, lambda s: s.state in TERMINAL)
     note = "failed ones are reported too"
     return replace(gate, evidence="experiment.json", note=note)
+
+
+def _one_image(sheet: Sheet) -> tuple[Gate, ...]:
+    """All stages of all seeds in one and the same image, where they run in images."""
+    inside = [seed for seed in sheet.seeds if seed.images]
+    if not inside:
+        return ()
+    images = list(dict.fromkeys(image for seed in inside for image in seed.images))
+    gate = _count(sheet, "one container image", inside, lambda s: s.images == (images[0],))
+    evidence = f"seeds/{'*' if gate.seed is None else gate.seed}/train/status.json"
+    return (replace(gate, evidence=evidence, note=", ".join(images)),)
 
 
 def _hardware(seed: SeedReport) -> str | None:

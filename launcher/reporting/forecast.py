@@ -1,15 +1,13 @@
 """What the plan can say of the report to come: significance, and the rules, as predicted.
 
 1. The registered comparison: whether it can be made, and what so many seeds can show.
-2. The artifact's bytes, by the parameters and the published bits a weight.
+2. The artifact's bytes, by the parameters, the published bits a weight, and the code as it ships.
 3. Training and evaluation seconds, where published runs of the same work tell them.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import golf
+from golf.bundle import bundle_bytes
 from golf.config import Job
 from launcher.checks import Check, Verdict, num_parameters
 from launcher.errors import LaunchError
@@ -101,7 +99,7 @@ def _obstacle(plan: Plan, policy: Policy, baseline: Scores) -> tuple[str, str]:
 
 
 def _artifact(job: Job) -> Check:
-    code = sum(path.stat().st_size for path in Path(golf.__file__).parent.rglob("*.py"))
+    code = bundle_bytes(job)
     model = round(num_parameters(job.model) * BITS_PER_WEIGHT / 8)
     limit = job.budget.artifact_bytes
     figure = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -71,6 +72,8 @@ class SeedReport:
     num_devices: int | None
     """Ranks of the TTT evaluation."""
     host: str | None
+    images: tuple[str, ...]
+    """What the container images of its stages say of themselves, each once; none outside."""
 
     def final_score(self) -> SeedScore | None:
         score = self.scores[FINAL]
@@ -126,7 +129,12 @@ def read_seed(experiment: Experiment, seed: int, statuses: dict[str, StageStatus
         device=train.get("device"),
         num_devices=ttt.get("world_size"),
         host=raw_status.get("host"),
+        images=_images(_result(paths.stage(stage.key).status) for stage in stages),
     )
+
+
+def _images(statuses: Iterable[dict[str, Any]]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(s["image"] for s in statuses if s.get("image")))
 
 
 def _result(path: Path) -> dict[str, Any]:

@@ -43,7 +43,7 @@ golf prepare --docs embedded --out $RUN/data --vocab-size 512 --val-docs 30
 golf train --config $RUN/job.toml --data $RUN/data --out $RUN/seeds/1337/train --seed 1337 """
         """--device cpu --resume
 golf quantize --config $RUN/job.toml --checkpoint $RUN/seeds/1337/train/model.safetensors """
-        """--out $RUN/seeds/1337/train/model.golf
+        """--code $RUN/train_gpt.py --out $RUN/seeds/1337/train/model.golf
 golf eval --config $RUN/job.toml --data $RUN/data --artifact $RUN/seeds/1337/train/model.golf """
         """--protocol sequential --out $RUN/seeds/1337/train/roundtrip --device cpu --resume
 # 1337/eval
