@@ -12,7 +12,7 @@ from rich.text import Text
 
 from launcher import figures, hints
 from launcher.pages import Page, choose
-from launcher.progress import thin
+from launcher.progress import Progress, thin
 from launcher.states import BAD, State
 from launcher.watch import SeedView, StageView, View
 
@@ -130,7 +130,8 @@ def _is_preparing(view: View) -> bool:
 
 def _row(view: SeedView, wide: bool, bar_width: int) -> list[Text]:
     progress = view.progress
-    cells = [Text(str(view.seed), style="bold"), _state(view.stage), _progress(view, bar_width)]
+    cells = [Text(str(view.seed), style="bold"), _state(view.stage)]
+    cells.append(_progress(view, bar_width, wide))
     if wide:
         cells.append(Text(figures.sparkline(thin(progress.losses, CURVE)), style="cyan"))
     loss, bpb = view.final_loss, view.final_bpb
@@ -161,7 +162,7 @@ def _state(stage: StageView) -> Text:
     return Text.assemble((f"{mark} {word}", style), (again, "dim"))
 
 
-def _progress(view: SeedView, bar_width: int) -> Text:
+def _progress(view: SeedView, bar_width: int, wide: bool) -> Text:
     progress, state = view.progress, view.state
     if state in BAD or state in (State.WAITING, State.PLANNED):
         return Text(view.stage.status.reason, style="dim")
@@ -174,7 +175,35 @@ def _progress(view: SeedView, bar_width: int) -> Text:
     else:
         counts = f" {progress.step or 0}/{progress.num_steps}"
     again = f" ↻{progress.recoveries}" if progress.recoveries else ""
-    return bar(progress.fraction, bar_width).append(counts).append(again, style="yellow")
+    text = bar(progress.fraction, bar_width).append(counts).append(again, style="yellow")
+    return text.append_text(_group(progress, wide))
+
+
+def _group(progress: Progress, wide: bool) -> Text:
+    """The workers of a group, and how busy they are."""
+    if progress.busy is None:
+        return Text()
+    if progress.rebuilding:
+        return Text(f" rebuilds, {progress.alive} of {len(progress.busy)} alive", style="yellow")
+    share = f"{sum(progress.busy) / len(progress.busy):.0%}"
+    many = f"{len(progress.busy)} workers " if wide else f"{len(progress.busy)}×"
+    return Text(f"  {many}{share}{' busy' if wide else ''}", style="dim")
+
+
+def groups(view: View) -> list[Text]:
+    """For each seed evaluated by a group of workers: how many, where, and what it survived."""
+    lines = []
+    for seed in view.seeds:
+        progress = seed.progress
+        if progress.busy is None or progress.hosts is None:
+            continue
+        hosts = ", ".join(dict.fromkeys(progress.hosts))
+        busy = " ".join(f"{share:.0%}" for share in progress.busy)
+        told = f"{progress.alive} of {len(progress.busy)} workers on {hosts}, busy {busy}"
+        if progress.recoveries:
+            told += f"; rebuilt {progress.recoveries} times, lastly because {progress.last_loss}"
+        lines.append(Text.assemble((f"seed {seed.seed}  ", "bold"), told))
+    return lines
 
 
 def bar(fraction: float, width: int) -> Text:

@@ -6,7 +6,8 @@ Events and their fields, beside `event` and `time` (seconds since the epoch):
   `attempt`; where it went wrong also `log` and `log_tail`.
 - `progress`: a running seed: `seed`, `stage`, `command`, and what applies of `step`, `num_steps`,
   `loss`, `chunk`, `num_chunks`, `val_loss`, `val_bpb`, `tokens_per_s`, `fraction`, `eta_s`;
-  of an evaluation also `windows_per_s`, of one over a group of workers `busy` and `recoveries`.
+  of an evaluation also `windows_per_s`, of one over a group of workers `busy`, `hosts`, `alive`,
+  `recoveries`, `last_loss` and, while a lost group is replaced, `rebuilding`.
 """
 
 from __future__ import annotations
@@ -139,6 +140,8 @@ def _progress_text(event: dict[str, Any]) -> str:
         words.append("workers " + " ".join(f"{share:.0%}" for share in event["busy"]))
     if "recoveries" in event:
         words.append(f"{event['recoveries']} recovered")
+    if "rebuilding" in event:
+        words.append(f"rebuilding: {event['last_loss']}")
     if "eta_s" in event:
         words.append(f"ETA {figures.duration(event['eta_s'])}")
     return "  ".join(words)

@@ -120,10 +120,14 @@ def _protocol(
 ) -> Command:
     several = job.fanout.nodes > 1  # a second node that waited for the first would cost as much
     fans_out = job.fanout.workers > 0 and (protocol == "ttt" or (several and protocol == "sliding"))
-    meeting = ("--meeting", str(out.parent / MEETING)) if fans_out and several else ()
+    together: tuple[str, ...] = ()
+    if fans_out and several:
+        together = ("--meeting", str(out.parent / MEETING))
+    if fans_out and protocol == "sliding":
+        together += ("--set", "ttt.schedule=strict")  # the other is a way to adapt
     program = ("python", "-m", "launcher.fanout") if fans_out else (*_golf(job), "eval")
     words = (*_config(paths), "--data", str(data), "--artifact", str(paths.artifact(seed)))
-    more = ("--protocol", protocol, "--out", str(out), *_device(job), "--resume", *meeting)
+    more = ("--protocol", protocol, "--out", str(out), *_device(job), "--resume", *together)
     return Command(name=name, argv=(*program, *words, *more), done=f"{out.name}/result.json")
 
 

@@ -31,4 +31,6 @@ def main(arguments: argparse.Namespace) -> int:
     console.print(dashboard.render(view, console.width, 10_000, hint=False))
     console.print()
     console.print(dashboard.evidence(view))
+    for line in dashboard.groups(view):
+        console.print(line)
     return 0
