@@ -12,6 +12,7 @@ Events and their fields, beside `event` and `time` (seconds since the epoch):
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -89,7 +90,11 @@ def plain_view(view: View) -> dict[str, Any]:
             for seed in view.seeds
         ],
         "stages": [
-            {**_facts(stage, seed), "age_s": stage.status.observation.age_s(view.now)}
+            {
+                **_facts(stage, seed),
+                "age_s": stage.status.observation.age_s(view.now),
+                "attempts": [dataclasses.asdict(attempt) for attempt in stage.attempts],
+            }
             for seed, stage in [*prepare, *stages]
         ],
     }

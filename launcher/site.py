@@ -59,7 +59,7 @@ class SlurmSite:
     def checks(self, plan: Plan) -> tuple[Check, ...]:
         from launcher.cluster_checks import check_cluster_plan
 
-        return check_cluster_plan(plan, lambda: list(self._tests(plan)))
+        return check_cluster_plan(plan, self._profile.slurm, lambda: list(self._tests(plan)))
 
     def scripts(self, plan: Plan) -> Iterator[str]:
         for kind, text, _ in self._rendered(plan):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from golf.records import EvalPaths, read_json, read_lines
+from launcher.attempts import read_attempts
 from launcher.experiment import Experiment
 from launcher.reporting.scores import SeedScore
 from launcher.reporting.units import ValidationSet, recognize, resembles
@@ -74,6 +75,9 @@ class SeedReport:
     host: str | None
     images: tuple[str, ...]
     """What the container images of its stages say of themselves, each once; none outside."""
+    attempts: dict[str, int]
+    """Starts of each stage's jobs, by kind: more than one after a preemption, a lost node, a
+    resume."""
 
     def final_score(self) -> SeedScore | None:
         score = self.scores[FINAL]
@@ -129,6 +133,10 @@ def read_seed(experiment: Experiment, seed: int, statuses: dict[str, StageStatus
         device=train.get("device"),
         num_devices=ttt.get("world_size"),
         host=raw_status.get("host"),
+        attempts={
+            stage.kind: max(statuses[stage.key].attempt, len(read_attempts(paths.stage(stage.key))))
+            for stage in stages
+        },
         images=_images(_result(paths.stage(stage.key).status) for stage in stages),
     )
 
