@@ -186,9 +186,9 @@ def _unsupported(job: Job) -> list[Check]:
     if job.resources.nodes > 1:
         figure = f"{job.resources.nodes}; a stage runs on one"
         found.append(("nodes", figure, "--set resources.nodes=1"))
-    if job.ttt.schedule != "strict":
-        figure = f"{job.ttt.schedule}; one group of ranks adapts and scores in turn"
-        found.append(("schedule", figure, "--set ttt.schedule=strict"))
+    if job.ttt.schedule == "pipelined" and job.fanout.workers < 2:
+        figure = "pipelined; it takes a worker that adapts and one that scores"
+        found.append(("schedule", figure, "--set fanout.workers=2, or --set ttt.schedule=strict"))
     return [
         Check(name=name, verdict=Verdict.FAIL, figure=figure, fix=fix)
         for name, figure, fix in found

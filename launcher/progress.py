@@ -32,6 +32,8 @@ class Progress:
     windows_per_s: float | None = None
     busy: tuple[float, ...] | None = None
     """Share of its time that each worker of a group was in a call, waiting for the others too."""
+    roles: tuple[str, ...] | None = None
+    """`adapter` or `scorer`, of each worker of a pipelined schedule."""
     recoveries: int | None = None
     """Times that a group lost workers and was rebuilt; None where nothing was lost."""
     fraction: float | None = None
@@ -128,6 +130,9 @@ def eval_progress(paths: EvalPaths) -> Progress:
         tokens_per_s=speed,
         windows_per_s=windows / elapsed_s if elapsed_s and windows else None,
         busy=tuple(worker["busy"] for worker in workers) if workers else None,
+        roles=tuple(worker["role"] for worker in workers)
+        if workers and "role" in workers[0]
+        else None,
         recoveries=len(raw.get("recoveries", ())) or None,
         fraction=tokens / num_tokens if num_tokens else None,
         eta_s=(num_tokens - tokens) / speed if speed else None,
