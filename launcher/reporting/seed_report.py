@@ -131,7 +131,7 @@ def read_seed(experiment: Experiment, seed: int, statuses: dict[str, StageStatus
         schedule=ttt.get("schedule"),
         attention=ttt.get("attention") or train.get("attention"),
         device=train.get("device"),
-        num_devices=ttt.get("world_size"),
+        num_devices=_num_devices(ttt),
         host=raw_status.get("host"),
         attempts={
             stage.kind: max(statuses[stage.key].attempt, len(read_attempts(paths.stage(stage.key))))
@@ -143,6 +143,12 @@ def read_seed(experiment: Experiment, seed: int, statuses: dict[str, StageStatus
 
 def _images(statuses: Iterable[dict[str, Any]]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(s["image"] for s in statuses if s.get("image")))
+
+
+def _num_devices(result: dict[str, Any]) -> int | None:
+    """Ranks that adapt, and beside them those that only score."""
+    adapting: int | None = result.get("world_size")
+    return None if adapting is None else adapting + int(result.get("num_scorers", 0))
 
 
 def _result(path: Path) -> dict[str, Any]:
@@ -196,10 +202,11 @@ def _coverage(
 ) -> Literal["exactly once", "violated", "not evaluated"]:
     if not result:
         return "not evaluated"
+    scores = [line for line in read_lines(evaluation.ledger) if line["kind"] == "score"]
+    if result.get("schedule") == "pipelined":  # recorded as they were done, in any order
+        scores.sort(key=lambda line: int(line["chunk"]))
     end = 0
-    for line in read_lines(evaluation.ledger):
-        if line["kind"] != "score":
-            continue
+    for line in scores:
         if line["start"] != end:
             return "violated"
         end = line["end"]
