@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from golf.weights import TensorFile, WeightsError, load_tensors, save_tensors
@@ -19,11 +21,24 @@ class Checkpoints:
         """`num_kept` newest ones are kept, 0 keeps all."""
         self.folder, self.unit, self.num_kept = folder, unit, num_kept
 
-    def save(self, done: int, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-        """Write the checkpoint after `done` steps or chunks, then drop those too old."""
+    def save(
+        self,
+        done: int,
+        tensors: Mapping[str, Tensor],
+        metadata: Mapping[str, str],
+        needed: int | None = None,
+    ) -> None:
+        """Write the checkpoint after `done` steps or chunks, then drop those too old.
+
+        The newest after at most `needed` steps or chunks, and all since, are kept in any case.
+        """
         path = self.folder / f"{self.unit}-{done:08d}.safetensors"
         save_tensors(path, tensors, metadata)
-        for old in self.all()[: -self.num_kept] if self.num_kept else ():
+        olds = self.all()[: -self.num_kept] if self.num_kept else []
+        if needed is not None:
+            before = [path for path in self.all() if _done(path) <= needed]
+            olds = [old for old in olds if old in before[:-1]]
+        for old in olds:
             old.unlink(missing_ok=True)
 
     def load_newest(self) -> TensorFile | None:
@@ -32,25 +47,64 @@ class Checkpoints:
         Raises:
             WeightsError: it is damaged; the text says how to go back to the one before.
         """
-        paths = self.all()
-        if not paths:
-            return None
-        try:
-            return load_tensors(paths[-1])
-        except WeightsError as error:
-            raise WeightsError(
-                f"{error}; delete it to resume from the checkpoint before it, or from the start"
-            ) from error
+        return _load_last(self.all())
 
     def load_before(self, done: int) -> TensorFile | None:
         """The newest checkpoint after at most `done` steps or chunks; None where there is none.
 
         Raises:
-            WeightsError: it is damaged.
+            WeightsError: it is damaged; the text says how to go back to the one before.
         """
-        paths = [path for path in self.all() if int(path.stem.rpartition("-")[2]) <= done]
-        return load_tensors(paths[-1]) if paths else None
+        return _load_last([path for path in self.all() if _done(path) <= done])
 
     def all(self) -> list[Path]:
         """All that are kept, the oldest first."""
         return sorted(self.folder.glob(f"{self.unit}-*.safetensors"))
+
+
+class CheckpointWriter:
+    """Writes checkpoints beside the work: who saves waits for a copy in memory, not for the disk.
+
+    One is written at a time. A failure is raised by the next `save` or by `settle`.
+    """
+
+    def __init__(self, checkpoints: Checkpoints) -> None:
+        self.checkpoints = checkpoints
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._writing: Future[None] | None = None
+
+    def save(
+        self,
+        done: int,
+        tensors: Mapping[str, Tensor],
+        metadata: Mapping[str, str],
+        needed: int | None = None,
+    ) -> None:
+        """As `Checkpoints.save`; the tensors may change as soon as this returns."""
+        self.settle()
+        copies = {
+            name: torch.empty_like(tensor, device="cpu").copy_(tensor.detach())
+            for name, tensor in tensors.items()
+        }
+        self._writing = self._pool.submit(self.checkpoints.save, done, copies, metadata, needed)
+
+    def settle(self) -> None:
+        """Wait until the checkpoint that is being written is on disk."""
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.result()
+
+
+def _done(path: Path) -> int:
+    return int(path.stem.rpartition("-")[2])
+
+
+def _load_last(paths: list[Path]) -> TensorFile | None:
+    if not paths:
+        return None
+    try:
+        return load_tensors(paths[-1])
+    except WeightsError as error:
+        raise WeightsError(
+            f"{error}; delete it to resume from the checkpoint before it, or from the start"
+        ) from error

@@ -29,6 +29,8 @@ class Ranks:
     device: torch.device
     control: dist.ProcessGroup | None = None
     """The gloo group of host-side agreement; None alone."""
+    group: dist.ProcessGroup | None = None
+    """Over whom `sum` sums; None is every process that met."""
 
     @property
     def is_main(self) -> bool:
@@ -39,7 +41,7 @@ class Ranks:
         """Add each tensor up over all ranks, in place."""
         if self.world_size > 1:
             for tensor in tensors:
-                dist.all_reduce(tensor)
+                dist.all_reduce(tensor, group=self.group)
 
     def agree(self, *values: float) -> list[float]:
         """Sums over all ranks of host-side numbers, the same on every rank."""
@@ -109,3 +111,18 @@ def form_group(
         "nccl" if on_gpu else "gloo", device_id=device if on_gpu else None, **place
     )
     return Ranks(rank, world_size, device, dist.new_group(backend="gloo"))
+
+
+def form_part(everyone: Ranks, size: int) -> Ranks:
+    """The first `size` of `everyone` as ranks of their own; the others come back alone.
+
+    Everyone must call it.
+    """
+    alone = Ranks(0, 1, everyone.device)
+    if size == 1:
+        return alone
+    members = list(range(size))
+    group, control = dist.new_group(members), dist.new_group(members, backend="gloo")
+    if everyone.rank >= size:
+        return alone
+    return Ranks(everyone.rank, size, everyone.device, control, group)

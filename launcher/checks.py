@@ -49,6 +49,7 @@ def check_plan(plan: Plan, machine: Machine) -> tuple[Check, ...]:
         _cores(plan, machine),
         _memory(plan, machine),
         _gpus(plan, machine),
+        *_one_node(plan.job),
         *_container(plan.job),
     )
 
@@ -218,15 +219,24 @@ def _unsupported(job: Job) -> list[Check]:
     """Settings that no executor can run yet; no line for what is not asked."""
     found = []
     if job.resources.nodes > 1:
-        figure = f"{job.resources.nodes}; a stage runs on one"
-        found.append(("nodes", figure, "--set resources.nodes=1"))
-    if job.ttt.schedule != "strict":
-        figure = f"{job.ttt.schedule}; one group of ranks adapts and scores in turn"
-        found.append(("schedule", figure, "--set ttt.schedule=strict"))
+        figure = f"{job.resources.nodes}; training runs on one"
+        fix = "--set resources.nodes=1; to evaluate over several: --set fanout.nodes=N"
+        found.append(("nodes", figure, fix))
+    if job.ttt.schedule == "pipelined" and job.fanout.workers < 2:
+        figure = "pipelined; it takes a worker that adapts and one that scores"
+        found.append(("schedule", figure, "--set fanout.workers=2, or --set ttt.schedule=strict"))
     return [
         Check(name=name, verdict=Verdict.FAIL, figure=figure, fix=fix)
         for name, figure, fix in found
     ]
+
+
+def _one_node(job: Job) -> list[Check]:
+    if job.fanout.nodes == 1:
+        return []
+    figure = f"fanout.nodes={job.fanout.nodes}; this machine is one"
+    fix = '--set fanout.nodes=1, or a profile with site.executor = "slurm"'
+    return [Check(name="nodes", verdict=Verdict.FAIL, figure=figure, fix=fix)]
 
 
 def _container(job: Job) -> list[Check]:

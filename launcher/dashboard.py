@@ -1,20 +1,20 @@
-"""The live dashboard: a pure function from a view to something rich can draw, and the loop.
+"""The live dashboard: a pure function from a view and a page to something rich can draw.
 
 One row a seed. Columns that a narrow terminal has no room for are left out, and where there are
-more seeds than lines, those that need attention come first.
+more seeds than lines, those that need attention come first and the others page by page.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import time
 
-from rich.console import Console, Group, RenderableType
-from rich.live import Live
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from launcher import figures, hints
-from launcher.progress import thin
+from launcher.pages import Page, choose
+from launcher.progress import Progress, thin
 from launcher.states import BAD, State
 from launcher.watch import SeedView, StageView, View
 
@@ -37,32 +37,42 @@ MARKS = {
 COMMAND_NAMES = {"roundtrip": "round trip", "ttt": "TTT"}
 
 
-def render(view: View, width: int, height: int, *, hint: bool = True) -> RenderableType:
-    """Draw one view for a terminal of that size; `hint` adds how to leave it."""
-    below = _problems(view, max(1, (height - 10) // 6))
-    if hint:
-        below += _hint(view, width)
-    above = 5 + _is_preparing(view)  # header, captions, and a line to spare
-    room = max(2, height - above - _num_lines(below, width))
-    return Group(_header(view), Text(), _table(view, width, room), *below)
+def render(
+    view: View,
+    width: int,
+    height: int,
+    *,
+    hint: bool = True,
+    page: int = 0,
+    has_keys: bool = False,
+) -> RenderableType:
+    """Draw one page of a view for a terminal of that size; `hint` adds how to leave it."""
+    below = _below(view, width, height, hint)
+    shown = choose(view.seeds, _room(view, width, height, below), page)
+    return Group(*_header(view), Text(), _table(view, width, shown, has_keys), *below)
 
 
-def run_live(views: Iterable[View], console: Console) -> View:
-    """Draw views as they come, in place; returns the last."""
-    last: View | None = None
-    with Live(console=console, auto_refresh=False, vertical_overflow="crop") as live:
-        for last in views:
-            live.update(
-                render(last, console.width, console.height, hint=not last.is_over), refresh=True
-            )
-    assert last is not None, "there is always a first view"
-    return last
+def num_pages(view: View, width: int, height: int, *, hint: bool = True) -> int:
+    """How many pages `render` has for it."""
+    below = _below(view, width, height, hint)
+    return choose(view.seeds, _room(view, width, height, below), 0).count
 
 
-def _header(view: View) -> RenderableType:
+def _below(view: View, width: int, height: int, hint: bool) -> list[Text]:
+    problems = _problems(view, max(1, (height - 10) // 6))
+    return problems + (_hint(view, width) if hint else [])
+
+
+def _room(view: View, width: int, height: int, below: list[Text]) -> int:
+    """Lines for seeds: without header, what stands below, captions, and two to spare."""
+    above = _num_lines(_header(view), width) + 3 + _is_preparing(view)
+    return max(2, height - above - _num_lines(below, width))
+
+
+def _header(view: View) -> list[Text]:
     title = Text.assemble(("golf-launch ", "dim"), (view.name, "bold"))
     started = f"started {figures.ago(view.now - view.created_at)}"
-    return Group(title, Text.assemble(counts(view), (f"  {started}", "dim")))
+    return [title, Text.assemble(counts(view), (f"  {started}", "dim"))]
 
 
 def counts(view: View) -> Text:
@@ -89,12 +99,28 @@ def evidence(view: View) -> Table:
     return table
 
 
-def _table(view: View, width: int, room: int) -> Table:
+def attempts(view: View) -> Table | None:
+    """Every attempt of the stages that needed more than one; nothing where none did."""
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
+    for name in ("stage", "attempt", "job", "node", "began", "lasted", "end"):
+        table.add_column(name, overflow="fold")
+    for stage in view.stages:
+        for number, attempt in enumerate(stage.attempts if len(stage.attempts) > 1 else (), 1):
+            began = time.strftime("%m-%d %H:%M:%S", time.localtime(attempt.began_at))
+            lasted_s = None if attempt.ended_at is None else attempt.ended_at - attempt.began_at
+            end = "warned, " * attempt.warned + (attempt.end or "no word")
+            code = "" if attempt.exit_code is None else f" (exit code {attempt.exit_code})"
+            words = (attempt.job, attempt.node, began, figures.duration(lasted_s), end + code)
+            table.add_row(stage.key if number == 1 else "", str(number), *words)
+    return table if table.row_count else None
+
+
+def _table(view: View, width: int, shown: Page, has_keys: bool) -> Table:
     wide = width >= WIDE
     bar_width = min(MAX_BAR, max(8, width - OTHER_COLUMNS - (CURVE + 1 if wide else 0)))
     table = Table(box=None, expand=True, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim")
     table.add_column("seed", justify="right", no_wrap=True)
-    table.add_column("state", no_wrap=True, min_width=12)
+    table.add_column("state", no_wrap=True, min_width=14)  # steady while pages turn
     table.add_column("progress", ratio=1, no_wrap=True, overflow="ellipsis")
     if wide:
         table.add_column("train loss", no_wrap=True)
@@ -104,11 +130,14 @@ def _table(view: View, width: int, room: int) -> Table:
         assert view.prepare is not None
         cells = [Text("data"), _state(view.prepare), Text(view.prepare.status.reason, style="dim")]
         table.add_row(*cells)
-    shown, hidden = _choose(view.seeds, room)
-    for seed in shown:
+    for seed in shown.kept:
         table.add_row(*_row(seed, wide, bar_width))
-    if hidden:
-        table.add_row(Text("…", style="dim"), Text(f"{len(hidden)} more", style="dim"))
+    if shown.count > 1:
+        keys = "n next, p back" if has_keys else ""
+        words = ("┄┄┄┄", f"page {shown.number + 1} of {shown.count}", keys)
+        table.add_row(*(Text(word, style="dim") for word in words))
+    for seed in shown.turned:
+        table.add_row(*_row(seed, wide, bar_width))
     return table
 
 
@@ -116,24 +145,10 @@ def _is_preparing(view: View) -> bool:
     return view.prepare is not None and view.prepare.status.state is not State.DONE
 
 
-def _choose(
-    seeds: tuple[SeedView, ...], room: int
-) -> tuple[tuple[SeedView, ...], tuple[SeedView, ...]]:
-    """Seeds shown and hidden; where room is short, trouble and work come before the rest."""
-    if len(seeds) <= room:
-        return seeds, ()
-    order = [State.FAILED, State.LOST, State.RUNNING, State.CANCELLED, State.SKIPPED]
-    ranked = sorted(seeds, key=lambda s: order.index(s.state) if s.state in order else len(order))
-    chosen = {seed.name for seed in ranked[: room - 1]}
-    return (
-        tuple(seed for seed in seeds if seed.name in chosen),
-        tuple(seed for seed in seeds if seed.name not in chosen),
-    )
-
-
 def _row(view: SeedView, wide: bool, bar_width: int) -> list[Text]:
     progress = view.progress
-    cells = [Text(view.name, style="bold"), _state(view.stage), _progress(view, bar_width)]
+    cells = [Text(view.name, style="bold"), _state(view.stage)]
+    cells.append(_progress(view, bar_width, wide))
     if wide:
         cells.append(Text(figures.sparkline(thin(progress.losses, CURVE)), style="cyan"))
     loss, bpb = view.final_loss, view.final_bpb
@@ -160,11 +175,11 @@ def _state(stage: StageView) -> Text:
         word = str(state)
     elif state is not State.RUNNING:
         word = f"{stage.kind} {state}"
-    again = f" ×{stage.status.attempt}" if stage.status.attempt > 1 else ""
+    again = f" ×{stage.num_attempts}" if stage.num_attempts > 1 else ""
     return Text.assemble((f"{mark} {word}", style), (again, "dim"))
 
 
-def _progress(view: SeedView, bar_width: int) -> Text:
+def _progress(view: SeedView, bar_width: int, wide: bool) -> Text:
     progress, state = view.progress, view.state
     if state in BAD or state in (State.WAITING, State.PLANNED):
         return Text(view.stage.status.reason, style="dim")
@@ -177,7 +192,35 @@ def _progress(view: SeedView, bar_width: int) -> Text:
     else:
         counts = f" {progress.step or 0}/{progress.num_steps}"
     again = f" ↻{progress.recoveries}" if progress.recoveries else ""
-    return bar(progress.fraction, bar_width).append(counts).append(again, style="yellow")
+    text = bar(progress.fraction, bar_width).append(counts).append(again, style="yellow")
+    return text.append_text(_group(progress, wide))
+
+
+def _group(progress: Progress, wide: bool) -> Text:
+    """The workers of a group, and how busy they are."""
+    if progress.busy is None:
+        return Text()
+    if progress.rebuilding:
+        return Text(f" rebuilds, {progress.alive} of {len(progress.busy)} alive", style="yellow")
+    share = f"{sum(progress.busy) / len(progress.busy):.0%}"
+    many = f"{len(progress.busy)} workers " if wide else f"{len(progress.busy)}×"
+    return Text(f"  {many}{share}{' busy' if wide else ''}", style="dim")
+
+
+def groups(view: View) -> list[Text]:
+    """For each seed evaluated by a group of workers: how many, where, and what it survived."""
+    lines = []
+    for seed in view.seeds:
+        progress = seed.progress
+        if progress.busy is None or progress.hosts is None:
+            continue
+        hosts = ", ".join(dict.fromkeys(progress.hosts))
+        busy = " ".join(f"{share:.0%}" for share in progress.busy)
+        told = f"{progress.alive} of {len(progress.busy)} workers on {hosts}, busy {busy}"
+        if progress.recoveries:
+            told += f"; rebuilt {progress.recoveries} times, lastly because {progress.last_loss}"
+        lines.append(Text.assemble((f"seed {seed.name}  ", "bold"), told))
+    return lines
 
 
 def bar(fraction: float, width: int) -> Text:
@@ -200,7 +243,9 @@ def _problems(view: View, most: int) -> list[Text]:
         lines.append(Text(f"{who} {stage.status.state}: {stage.status.reason}", style="red"))
         for line in stage.log_tail[-2:]:
             lines.append(Text(f"  {line}", style="dim", no_wrap=True, overflow="ellipsis"))
-    return [*lines, Text.assemble(("whole log: ", "dim"), hints.command("logs", view.root))]
+    more = f"… {len(bad) - most} more; " if len(bad) > most else ""
+    logs = Text.assemble((f"{more}whole logs: ", "dim"), hints.command("logs", view.root))
+    return [*lines, logs]
 
 
 def _hint(view: View, width: int) -> list[Text]:

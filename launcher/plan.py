@@ -3,7 +3,7 @@
 1. `prepare`, once, where the job reads the embedded corpus and no data is given.
 2. `<seed>/train`: train, quantize, evaluate the artifact's round trip.
 3. `<seed>/eval`, after it: sliding windows, then score-first TTT, over Ray workers where the job
-   asks for some, then its ledger verified.
+   asks for some, then its ledger verified. Over several nodes, workers also do the first.
 
 A sweep has these stages for each variant, their keys after the variant's: `lr=0.01/<seed>/eval`.
 Variants that share their training wait for the one that trains.
@@ -22,6 +22,8 @@ from launcher.paths import ExperimentPaths, RunPaths
 from launcher.stage import Command, Stage
 from launcher.sweep import Variant
 
+MEETING = "nodes"
+"""Folder in a stage's own where the nodes of one job meet."""
 NO_DATA = Path("DATA")
 """Stands in a plan for the folder that its user has not named yet."""
 
@@ -120,6 +122,7 @@ def _prepare(job: Job, paths: ExperimentPaths) -> Stage:
         commands=(Command(name="prepare", argv=(*argv, *sizes), done="../data/manifest.json"),),
         resources=replace(job.resources, nodes=1, gpus_per_node=0),
         env=_env(job, ranks=1),
+        image_id=job.container.image_id,
     )
 
 
@@ -154,17 +157,27 @@ def _evaluate(job: Job, seed: int, paths: RunPaths, data: Path) -> Stage:
     ledger = paths.evaluation(seed, "ttt").root
     verify = Command(name="verify", argv=("golf", "verify", str(ledger)))
     stage = _stage(job, seed, "eval", (*commands, verify))
-    env = _env(job, ranks=max(job.ranks_per_node, job.fanout.workers))
-    return replace(stage, after=(f"{seed}/train",), env=env)
+    return replace(
+        stage,
+        after=(f"{seed}/train",),
+        env=_env(job, ranks=max(job.ranks_per_node, job.fanout.workers_per_node)),
+        resources=replace(job.resources, nodes=job.fanout.nodes),
+    )
 
 
 def _protocol(
     job: Job, protocol: str, paths: RunPaths, seed: int, data: Path, out: Path, name: str
 ) -> Command:
-    fans_out = protocol == "ttt" and job.fanout.workers > 0
+    several = job.fanout.nodes > 1  # a second node that waited for the first would cost as much
+    fans_out = job.fanout.workers > 0 and (protocol == "ttt" or (several and protocol == "sliding"))
+    together: tuple[str, ...] = ()
+    if fans_out and several:
+        together = ("--meeting", str(out.parent / MEETING))
+    if fans_out and protocol == "sliding":
+        together += ("--set", "ttt.schedule=strict")  # the other is a way to adapt
     program = ("python", "-m", "launcher.fanout") if fans_out else (*_golf(job), "eval")
     words = (*_config(paths), "--data", str(data), "--artifact", str(paths.artifact(seed)))
-    more = ("--protocol", protocol, "--out", str(out), *_device(job), "--resume")
+    more = ("--protocol", protocol, "--out", str(out), *_device(job), "--resume", *together)
     return Command(name=name, argv=(*program, *words, *more), done=f"{out.name}/result.json")
 
 
@@ -176,6 +189,7 @@ def _stage(job: Job, seed: int, kind: str, commands: tuple[Command, ...]) -> Sta
         commands=commands,
         resources=job.resources,
         env=_env(job, ranks=job.ranks_per_node),
+        image_id=job.container.image_id,
     )
 
 

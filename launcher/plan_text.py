@@ -66,13 +66,14 @@ def _stages(plan: Plan) -> Table:
     for stage in _one_of_each(plan):
         count = sum(other.kind == stage.kind for other in plan.stages)
         resources = stage.resources
+        nodes = f"{resources.nodes} nodes of " if resources.nodes > 1 else ""
         gpus = f"{resources.gpus_per_node} GPU, " if resources.gpus_per_node else ""
         table.add_row(
             stage.kind,
             str(count),
             ", ".join(key.split("/")[-1] for key in stage.after) or "–",
             ", ".join(command.name for command in stage.commands),
-            f"{gpus}{resources.cpus_per_task} CPU, {resources.mem_gb} GiB, "
+            f"{nodes}{gpus}{resources.cpus_per_task} CPU, {resources.mem_gb} GiB, "
             f"{resources.time_minutes} min",
         )
     return table

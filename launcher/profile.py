@@ -17,7 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from golf.config import ConfigError, ContainerConfig, Job, build_sections, read_sections
+from golf.config import ConfigError, ContainerConfig, Job
+from golf.sections import build_sections, read_sections
 
 ExecutorName = Literal["local", "slurm"]
 

@@ -33,6 +33,8 @@ class Stage:
     """Keys of the stages that must be done first."""
     resources: ResourcesConfig
     env: dict[str, str] = field(default_factory=dict)
+    image_id: str = ""
+    """The container image that it must find itself in; empty where any will do."""
 
     @property
     def variant(self) -> str:
@@ -46,6 +48,7 @@ class Stage:
             "stage": self.kind,
             "seed": self.seed,
             "env": self.env,
+            "image_id": self.image_id,
             "commands": [dataclasses.asdict(command) for command in self.commands],
         }
 
@@ -70,4 +73,5 @@ class Stage:
             after=tuple(registration["after"]),
             resources=ResourcesConfig(**registration["resources"]),
             env=dict(spec["env"]),
+            image_id=spec.get("image_id", ""),
         )

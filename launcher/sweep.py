@@ -14,7 +14,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from golf.config import Job, parse_override
+from golf.config import Job
+from golf.sections import parse_override
 from launcher.errors import LaunchError
 
 MAX_VARIANTS = 64

@@ -1,10 +1,12 @@
 """Who evaluates: a group of equal replicas, with what an evaluation needs of it beside scoring.
 
-1. `Group` is what `golf.evaluate.run` asks for: the protocol's `Replicas`, checkpoints that the
-   group itself writes and reads (weights never pass through the caller), and facts for the plan.
-2. `LocalGroup` is this process, alone or as one of torchrun's ranks.
-3. A group that can lose replicas says so by `ReplicasLostError`; it is then rebuilt, restored from
-   its last checkpoint and brought up to the ledger again.
+1. `Workers` is what `golf.evaluate.run` asks of whoever evaluates: checkpoints that they themselves
+   write and read (weights never pass through the caller), and facts for the plan.
+2. `Group` are workers that score and adapt together, the protocol's `Replicas`. Those of which some
+   score while others adapt are a `golf.evaluate.pipelined.Pipeline`.
+3. `LocalGroup` is this process, alone or as one of torchrun's ranks.
+4. Workers that can be lost say so by `ReplicasLostError`; they are then rebuilt, restored from
+   their last checkpoint and brought up to the ledger again.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from golf.checkpoints import Checkpoints
+from golf.checkpoints import Checkpoints, CheckpointWriter
 from golf.data.shards import Tokens
 from golf.distributed import Ranks
 from golf.evaluate.options import EvalOptions
@@ -42,8 +44,8 @@ class GroupFacts:
     compiled: bool
 
 
-class Group(Replicas, Protocol):
-    """Replicas that can be saved, restored and, where they can be lost, rebuilt."""
+class Workers(Protocol):
+    """Replicas that can be restored and, where they can be lost, rebuilt."""
 
     @property
     def facts(self) -> GroupFacts: ...
@@ -52,14 +54,20 @@ class Group(Replicas, Protocol):
     def is_main(self) -> bool:
         """Whether this process writes the files."""
 
+    def digest(self) -> str:
+        """Digest of the weights of those that adapt."""
+
     def barrier(self) -> None:
         """Wait until every process that runs this evaluation has come here."""
 
-    def save(self, done: int) -> None:
-        """Write a checkpoint of weights and momentum after `done` chunks."""
+    def restore(self, limit: int | None = None) -> int:
+        """Load the newest checkpoint, if any, of at most `limit` chunks.
 
-    def restore(self) -> int:
-        """Load the newest checkpoint, if any; returns the chunks that it has trained on."""
+        Returns the chunks that it has trained on.
+        """
+
+    def settle(self) -> None:
+        """Wait until every checkpoint that was begun is on disk."""
 
     def rebuild(self, lost: ReplicasLostError) -> None:
         """Replace the group by a new one with the starting weights.
@@ -71,6 +79,13 @@ class Group(Replicas, Protocol):
 
     def status(self) -> dict[str, Any]:
         """What `progress.json` tells of the group beside the evaluation's own fields."""
+
+
+class Group(Workers, Replicas, Protocol):
+    """Workers that score and adapt together."""
+
+    def save(self, done: int) -> None:
+        """Begin to write a checkpoint of weights and momentum after `done` chunks."""
 
 
 class LocalGroup:
@@ -89,6 +104,7 @@ class LocalGroup:
         self.checkpoints = Checkpoints(
             EvalPaths(options.out).checkpoints, "chunk", job.ttt.keep_checkpoints
         )
+        self.writer = CheckpointWriter(self.checkpoints)
         self.facts = GroupFacts(
             attention=backend.name,
             device=ranks.device.type,
@@ -113,13 +129,20 @@ class LocalGroup:
     def barrier(self) -> None:
         self.ranks.barrier()
 
-    def save(self, done: int) -> None:
+    def save(self, done: int, needed: int | None = None) -> None:
+        """As `Group.save`; the newest checkpoint after at most `needed` chunks is kept too."""
         if self.is_main:
-            self.checkpoints.save(done, self.replica.state(), {"trained_chunks": str(done)})
+            told = {"trained_chunks": str(done)}
+            self.writer.save(done, self.replica.state(), told, needed)
 
-    def restore(self) -> int:
-        checkpoint = self.checkpoints.load_newest()
-        return 0 if checkpoint is None else self.load(checkpoint)
+    def restore(self, limit: int | None = None) -> int:
+        self.settle()
+        checkpoints = self.checkpoints
+        found = checkpoints.load_newest() if limit is None else checkpoints.load_before(limit)
+        return 0 if found is None else self.load(found)
+
+    def settle(self) -> None:
+        self.writer.settle()
 
     def load(self, checkpoint: TensorFile) -> int:
         """Take over a checkpoint; returns the chunks that it has trained on."""

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from golf.evaluate.group import Group
+from golf.evaluate.group import Workers
 from golf.evaluate.ttt import Totals
 from golf.evaluate.windows import Chunk
 from golf.records import EvalPaths, read_json, write_json
@@ -22,7 +22,7 @@ class Progress:
         paths: EvalPaths,
         protocol: str,
         chunks: list[Chunk],
-        group: Group,
+        group: Workers,
         tell: Callable[[str], None],
     ) -> None:
         self.path, self.protocol, self.chunks = paths.progress, protocol, chunks

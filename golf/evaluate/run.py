@@ -5,6 +5,7 @@
    progress is rewritten as it goes, and `ttt` has the group write a checkpoint of weights and
    momentum now and then.
 3. Should the group lose replicas, it is rebuilt, restored and brought up to the ledger.
+   Under the pipelined schedule the chunks overlap, and their lines come as things happen.
 4. The result is written last, so that its presence means a finished evaluation.
 
 An interrupted evaluation resumes after its last recorded chunk and gives the same numbers bit for
@@ -28,13 +29,16 @@ from golf.distributed import Ranks
 from golf.evaluate.group import Group, LocalGroup, ReplicasLostError
 from golf.evaluate.ledger import Ledger
 from golf.evaluate.options import PROTOCOLS, EvalOptions
+from golf.evaluate.pipelined import Pipeline, PipelinedEvaluation
 from golf.evaluate.progress import Progress
+from golf.evaluate.provenance import ProvenanceLedger
 from golf.evaluate.ttt import ChunkedEvaluation, Nats, Totals
 from golf.evaluate.validation import ValidationSet
 from golf.evaluate.windows import Chunk, plan_windows, split_chunks
 from golf.records import EvalPaths, RunError, read_json, read_lines, replace_file, write_json
 
 Tell = Callable[[str], None]
+_NO_NATS = np.zeros(0, np.float32)
 
 
 def evaluate(
@@ -51,6 +55,12 @@ def evaluate(
         RunError: an output folder in use, weights of another model, damaged files.
     """
     check_options(options)
+    if options.job.ttt.schedule == "pipelined" and options.protocol == "ttt":
+        raise ConfigError(
+            "ttt.schedule='pipelined' needs workers that score beside those that adapt: evaluate "
+            "with python -m launcher.fanout --workers N (golf-launch does where fanout.workers is "
+            "set), or --set ttt.schedule=strict"
+        )
     finished = already_evaluated(options, tell, ranks.barrier)
     if finished is not None:
         return finished
@@ -59,27 +69,25 @@ def evaluate(
 
 
 def evaluate_with(
-    group: Group, options: EvalOptions, validation: ValidationSet, tell: Tell
+    group: Group | Pipeline, options: EvalOptions, validation: ValidationSet, tell: Tell
 ) -> dict[str, Any]:
-    """Evaluate the weights that `group` was made with; as `evaluate` otherwise."""
+    """Evaluate the weights that `group` was made with; as `evaluate` otherwise.
+
+    A `Pipeline` runs the pipelined schedule, which must be the job's, any other group the strict.
+    """
     evaluation = _Evaluation(options, validation, group, tell)
     evaluation.resume()
     return evaluation.run()
 
 
 def check_options(options: EvalOptions) -> None:
-    """Refuse what no group here can do.
+    """Refuse what no group can do.
 
     Raises:
-        ConfigError: an unknown protocol or schedule.
+        ConfigError: an unknown protocol.
     """
     if options.protocol not in PROTOCOLS:
         raise ConfigError(f"--protocol {options.protocol!r} must be one of {', '.join(PROTOCOLS)}")
-    if options.job.ttt.schedule == "pipelined" and options.protocol == "ttt":
-        raise ConfigError(
-            "ttt.schedule='pipelined' needs a group of workers that score beside those that adapt; "
-            "golf eval runs ttt.schedule='strict'"
-        )
 
 
 def already_evaluated(
@@ -108,7 +116,11 @@ class _Evaluation:
     """One evaluation under way; it is the protocol's observer."""
 
     def __init__(
-        self, options: EvalOptions, validation: ValidationSet, group: Group, tell: Tell
+        self,
+        options: EvalOptions,
+        validation: ValidationSet,
+        group: Group | Pipeline,
+        tell: Tell,
     ) -> None:
         self.options, self.group, self.tell = options, group, tell
         self.paths, job = EvalPaths(options.out), options.job
@@ -116,21 +128,28 @@ class _Evaluation:
         grid = plan_windows(len(validation.tokens), job.evaluate, options.protocol)
         self.chunks = split_chunks(grid, job.ttt.chunk_tokens)
         self.plan = self._plan(validation)
-        plan_hash = hashlib.sha256(_plan_text(self.plan).encode()).hexdigest()
-        ledger_path = self.paths.journal(options.protocol) if group.is_main else None
-        self.ledger = Ledger(ledger_path, plan_hash, self.plan["weights"])
-        self.chunked = ChunkedEvaluation(
-            self.chunks,
-            group,
-            self.ledger,
-            validation.count_bytes,
-            grid.seq_len,
-            job.ttt if self.adapts else None,
-        )
+        self.ledger, self.chunked = self._begin(validation, grid.seq_len)
         self.progress = Progress(self.paths, options.protocol, self.chunks, group, tell)
         self.nll_partial = self.paths.root / "nll.partial"
         self.behind = False
         """Whether the replicas have to be brought up to the ledger."""
+
+    def _begin(
+        self, validation: ValidationSet, seq_len: int
+    ) -> tuple[Ledger, ChunkedEvaluation | PipelinedEvaluation]:
+        """The empty ledger and the protocol over this group."""
+        group, ttt, chunks = self.group, self.options.job.ttt, self.chunks
+        path = self.paths.journal(self.options.protocol) if group.is_main else None
+        plan_hash = hashlib.sha256(_plan_text(self.plan).encode()).hexdigest()
+        start, count_bytes = self.plan["weights"], validation.count_bytes
+        if isinstance(group, Pipeline):
+            assert self.plan["schedule"] == "pipelined"
+            proof = ProvenanceLedger(path, plan_hash, start, chunks)
+            return proof, PipelinedEvaluation(chunks, group, proof, count_bytes, seq_len, ttt)
+        assert self.plan["schedule"] in ("strict", None)
+        ledger = Ledger(path, plan_hash, start)
+        adapts = ttt if self.adapts else None
+        return ledger, ChunkedEvaluation(chunks, group, ledger, count_bytes, seq_len, adapts)
 
     def _plan(self, validation: ValidationSet) -> dict[str, Any]:
         job = self.options.job
@@ -168,24 +187,30 @@ class _Evaluation:
         self.progress.continue_from_file()
         self._cut_nll()
         if lines:
-            self.tell(f"resuming after chunk {lines[-1]['chunk'] + 1} of {len(self.chunks)}")
+            self.tell(f"resuming after {self.chunked.num_done} of {len(self.chunks)} chunks")
 
     def _cut_nll(self) -> None:
         if not (self.options.save_nll and self.group.is_main):
             return
-        wanted = self.ledger.scored_end * 4
-        if wanted and (not self.nll_partial.exists() or self.nll_partial.stat().st_size < wanted):
-            raise ConfigError(
-                f"{self.paths.root} was begun without --save-nll; resume without it, or start over"
-            )
+        # Who is cut off writes scores first and records them then: some may be of no chunk yet.
+        nll = np.fromfile(self.nll_partial, "<f4") if self.nll_partial.exists() else _NO_NATS
+        scores = [line for line in self.ledger.lines if line["kind"] == "score"]
+        for line in scores:
+            held = nll[line["start"] : line["end"]].copy()
+            if held.sum(dtype=np.float64) != line["nll_sum"]:
+                raise ConfigError(
+                    f"{self.paths.root} does not hold the scores of chunk {line['chunk']}; if it "
+                    "was begun without --save-nll, resume without it, else start over"
+                )
         with self.nll_partial.open("ab") as file:
-            file.truncate(wanted)
+            file.truncate(max((line["end"] * 4 for line in scores), default=0))
 
     def run(self) -> dict[str, Any]:
         """Run what is left and write the result."""
         self.progress.start()
         try:
             totals = self._run_chunks()
+            self.group.settle()
         finally:
             self.ledger.close()
         result = self._result(totals)
@@ -205,14 +230,14 @@ class _Evaluation:
                 if lost is not None:
                     self._recover(lost)
                 if self.behind:
-                    self.chunked.catch_up(self.group.restore())
+                    self.chunked.catch_up(self.group.restore(self.chunked.restore_limit))
                     self.behind = False
                 return self.chunked.run(self)
             except ReplicasLostError as error:
                 lost, self.behind = error, self.adapts
 
     def _recover(self, lost: ReplicasLostError) -> None:
-        done, began = len(self.ledger.lines) // (2 if self.adapts else 1), time.perf_counter()
+        done, began = self.chunked.num_done, time.perf_counter()
         event = {"chunk": done, "cause": str(lost), "rebuild_s": None}
         self.progress.recoveries.append(event)
         self.progress.write(done, self.chunked.totals)
@@ -222,20 +247,24 @@ class _Evaluation:
 
     def scored(self, chunk: Chunk, nll: Nats) -> None:
         if self.options.save_nll and self.group.is_main:
-            with self.nll_partial.open("ab") as file:
+            self.nll_partial.touch()
+            with self.nll_partial.open("r+b") as file:
+                file.seek(4 * chunk.score_start)
                 file.write(nll.astype("<f4").tobytes())
 
     def finished(self, chunk: Chunk) -> None:
         self.group.barrier()
-        done, every = chunk.index + 1, self.options.job.ttt.checkpoint_chunks
         if not self.group.is_main:
             return
-        if self.adapts and done % every == 0 and done < len(self.chunks):
-            self.group.save(done)
+        if not isinstance(self.group, Pipeline):  # its adapters are further on, and save by task
+            done, every = chunk.index + 1, self.options.job.ttt.checkpoint_chunks
+            if self.adapts and done % every == 0 and done < len(self.chunks):
+                self.group.save(done)
         if self.progress.due:
-            self.progress.write(done, self.chunked.totals)
+            self.progress.write(self.chunked.num_done, self.chunked.totals)
 
     def _result(self, totals: Totals) -> dict[str, Any]:
+        group = self.group
         plan_keys = (
             "protocol",
             "schedule",
@@ -253,6 +282,7 @@ class _Evaluation:
             "nll_sum_nats": totals.nll_sum,
             "seconds": self.progress.seconds,
             **{key: self.plan[key] for key in plan_keys},
+            **({"num_scorers": group.num_scorers} if isinstance(group, Pipeline) else {}),
             "num_chunks": len(self.chunks),
             "recoveries": self.progress.recoveries,
             "ledger_head": self.ledger.head,

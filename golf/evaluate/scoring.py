@@ -6,7 +6,7 @@ ranks' shares up: each position is non-zero on one rank only, so the sum is exac
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import groupby
 
 import numpy as np
@@ -52,17 +52,30 @@ class Scorer:
         """Nats of each position that these windows score, in order: float32 [positions]."""
         if not windows:
             return np.zeros(0, np.float32)
+        nll = self._score_shares(windows, [self.ranks.rank], self.ranks.world_size)
+        self.ranks.sum(nll)
+        return nll.cpu().numpy()
+
+    @torch.inference_mode()
+    def score_alone(self, windows: range, num_shares: int) -> Nats:
+        """What `num_shares` ranks would score, scored here: in their batches, so to their bits."""
+        if not windows:
+            return np.zeros(0, np.float32)
+        return self._score_shares(windows, range(num_shares), num_shares).cpu().numpy()
+
+    def _score_shares(self, windows: range, shares: Iterable[int], num_shares: int) -> Tensor:
+        """Nats of all positions, 0 where another share scores them: float32 [positions]."""
         first = self.grid.window(windows[0]).first_scored
         end = self.grid.window(windows[-1]).end
         nll = torch.zeros(end - first, device=self.ranks.device)
-        for batch in self._batches(share(windows, self.ranks.rank, self.ranks.world_size)):
-            length, scored = batch[0].shape
-            rows = self.rows([w.start for w in batch], length)
-            out = self.nll(rows[:, :-1], rows[:, length + 1 - scored :])
-            # Consecutive windows score consecutive positions.
-            nll[batch[0].first_scored - first : batch[-1].end - first] = out.flatten()
-        self.ranks.sum(nll)
-        return nll.cpu().numpy()
+        for number in shares:
+            for batch in self._batches(share(windows, number, num_shares)):
+                length, scored = batch[0].shape
+                rows = self.rows([w.start for w in batch], length)
+                out = self.nll(rows[:, :-1], rows[:, length + 1 - scored :])
+                # Consecutive windows score consecutive positions.
+                nll[batch[0].first_scored - first : batch[-1].end - first] = out.flatten()
+        return nll
 
     def nll(self, ids: Tensor, targets: Tensor) -> Tensor:
         """The model's loss per target, float32 [B, S]."""

@@ -74,6 +74,19 @@ def learning_rate(config: TTTConfig, chunk: int, num_chunks: int) -> float:
     return config.lr * 0.5 * (1 + math.cos(math.pi * chunk / max(num_chunks - 1, 1)))
 
 
+def sum_of(chunk: Chunk, nll: Nats) -> float:
+    """The chunk's scores, summed.
+
+    Raises:
+        RunError: they are no numbers.
+    """
+    assert len(nll) == chunk.score_end - chunk.score_start
+    nll_sum = float(nll.sum(dtype=np.float64))
+    if not math.isfinite(nll_sum):
+        raise RunError(f"chunk {chunk.index} scores to {nll_sum}: these weights are no model")
+    return nll_sum
+
+
 class ChunkedEvaluation:
     """Runs the chunks of one evaluation over its replicas, and can take one up half-way."""
 
@@ -89,6 +102,14 @@ class ChunkedEvaluation:
         self.chunks, self.replicas, self.ledger = chunks, replicas, ledger
         self.count_bytes, self.seq_len, self.ttt = count_bytes, seq_len, ttt
         self.totals = Totals()
+
+    restore_limit: int | None = None
+    """Any checkpoint will do: none is ahead of the scores."""
+
+    @property
+    def num_done(self) -> int:
+        """Chunks that are recorded and, where that is due, trained on."""
+        return len(self.ledger.lines) // (2 if self.ttt else 1)
 
     def continue_from(self, lines: list[dict[str, Any]]) -> None:
         """Take over what an interrupted evaluation has recorded."""
@@ -135,10 +156,7 @@ class ChunkedEvaluation:
     def _score(self, chunk: Chunk, observer: Observer) -> None:
         nll = self.replicas.score(chunk.windows)
         start, end = chunk.score_start, chunk.score_end
-        assert len(nll) == end - start
-        nll_sum = float(nll.sum(dtype=np.float64))
-        if not math.isfinite(nll_sum):
-            raise RunError(f"chunk {chunk.index} scores to {nll_sum}: these weights are no model")
+        nll_sum = sum_of(chunk, nll)
         observer.scored(chunk, nll)
         self.ledger.score(
             chunk=chunk.index,

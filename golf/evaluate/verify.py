@@ -7,6 +7,9 @@
 5. Training: rows, steps and learning rates are the plan's.
 6. Totals: the result's sums and ratios are those of the lines.
 
+A `pipelined` evaluation is held to provenance instead of that order: its scores may come in any
+order, each by weights that have trained on exactly the chunks before (`golf.evaluate.provenance`).
+
 Whether the numbers themselves are true only `golf.evaluate.replay` can tell.
 Nothing here needs torch or the model: a ledger of thousands of chunks takes well under a second.
 """
@@ -23,6 +26,7 @@ from typing import Any
 
 from golf.config import ConfigError, EvaluateConfig, Job, TTTConfig, job_from_sections
 from golf.evaluate.ledger import line_hash
+from golf.evaluate.provenance import lineage_problems, order_problems
 from golf.evaluate.ttt import Totals, learning_rate
 from golf.evaluate.windows import Chunk, plan_windows, split_chunks
 from golf.records import EvalPaths
@@ -69,8 +73,10 @@ def verify(folder: Path) -> list[Verdict]:
         "training": _training,
         "totals": _totals,
     }
+    notes = {"order": "by provenance: pipelined schedule"} if files.pipelined else {}
     return [Verdict("files", None)] + [
-        Verdict(name, next(iter(_guarded(check(files))), None)) for name, check in checks.items()
+        Verdict(name, next(iter(_guarded(check(files))), None), notes.get(name, ""))
+        for name, check in checks.items()
     ]
 
 
@@ -111,8 +117,14 @@ class EvalFiles:
         return cls(plan_hash, raw_lines, lines, result, plan, chunks, job)
 
     @property
+    def pipelined(self) -> bool:
+        return self.plan.get("schedule") == "pipelined"
+
+    @property
     def scores(self) -> list[dict[str, Any]]:
-        return [line for line in self.lines if line.get("kind") == "score"]
+        """The score lines in the order of the chunks."""
+        scores = [line for line in self.lines if line.get("kind") == "score"]
+        return sorted(scores, key=lambda line: int(line["chunk"])) if self.pipelined else scores
 
     @property
     def trains(self) -> list[dict[str, Any]]:
@@ -158,6 +170,9 @@ def _chain(files: EvalFiles) -> Iterator[str]:
 
 
 def _order(files: EvalFiles) -> Iterator[str]:
+    if files.pipelined:
+        yield from order_problems(enumerate(files.lines, 1), len(files.chunks))
+        return
     wanted = [(kind, c.index) for c in files.chunks for kind in ("score", "train")][:-1]
     found = [(line["kind"], line["chunk"]) for line in files.lines]
     for number, (have, want) in enumerate(zip(found, wanted, strict=False), 1):
@@ -182,13 +197,16 @@ def _coverage(files: EvalFiles) -> Iterator[str]:
 
 def _lineage(files: EvalFiles) -> Iterator[str]:
     weights = files.plan["weights"]
+    if files.result["weights"] != weights:
+        yield "result.json names other starting weights than the plan"
+    if files.pipelined:
+        yield from lineage_problems(enumerate(files.lines, 1), weights)
+        return
     for number, line in enumerate(files.lines, 1):
         if line["kind"] == "train":
             weights = line["weights"]
         elif line["weights"] != weights:
             yield f"line {number} is scored with weights that no line before left behind"
-    if files.result["weights"] != files.plan["weights"]:
-        yield "result.json names other starting weights than the plan"
 
 
 def _training(files: EvalFiles) -> Iterator[str]:
@@ -220,5 +238,8 @@ def _totals(files: EvalFiles) -> Iterator[str]:
     for key, value in wanted.items():
         if files.result[key] != value:
             yield f"result.json says {key} {files.result[key]}, the lines sum to {value}"
-    if files.result["protocol"] != files.plan["protocol"]:
-        yield "result.json names another protocol than the plan"
+    for key in ("protocol", "schedule"):
+        if files.result[key] != files.plan[key]:
+            yield f"result.json names another {key} than the plan"
+    if files.job.ttt.schedule != files.plan["schedule"]:
+        yield "the plan's schedule is not that of its settings"

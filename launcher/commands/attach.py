@@ -75,8 +75,8 @@ def show_views(views: Iterator[View], json_lines: bool) -> None:
     """Show views as they come: live in a terminal, else as lines."""
     from rich.console import Console
 
-    from launcher.dashboard import run_live
     from launcher.events import EventStream, plain_lines
+    from launcher.live import run_live
 
     console = Console()
     if console.is_terminal and not json_lines:

@@ -75,6 +75,7 @@ def gates(sheet: Sheet, budget: BudgetConfig) -> tuple[Gate, ...]:
         _registered(sheet),
         _recorded(sheet, "attention recorded", lambda seed: seed.attention),
         _recorded(sheet, "hardware recorded", _hardware),
+        *_one_image(sheet),
     )
 
 
@@ -111,8 +112,9 @@ def outside_the_rule(seeds: Sequence[SeedReport], job: Job) -> tuple[str, ...]:
     """Why the challenge's 600 s do not apply to these runs as they are, or will be, made."""
     found = []
     resources = job.resources
-    if resources.nodes > 1:
-        found.append(f"{resources.nodes} nodes, and the rule is one node of {RULE_GPUS} GPUs")
+    nodes = max(resources.nodes, job.fanout.nodes)
+    if nodes > 1:
+        found.append(f"{nodes} nodes, and the rule is one node of {RULE_GPUS} GPUs")
     elif resources.gpus_per_node != RULE_GPUS:
         have = f"{resources.gpus_per_node} GPUs" if resources.gpus_per_node else "no GPU"
         found.append(f"{have}, and the rule is one node of {RULE_GPUS} {RULE_DEVICE}s")
@@ -249,6 +251,19 @@ def _registered(sheet: Sheet) -> Gate:
     gate = _count(sheet, "registered seeds ended", sheet.seeds, lambda s: s.state in TERMINAL)
     note = "failed ones are reported too"
     return replace(gate, evidence="experiment.json", note=note)
+
+
+def _one_image(sheet: Sheet) -> tuple[Gate, ...]:
+    """All stages of all seeds in one and the same image, where they run in images."""
+    inside = [seed for seed in sheet.seeds if seed.images]
+    if not inside:
+        return ()
+    images = list(dict.fromkeys(image for seed in inside for image in seed.images))
+    gate = _count(sheet, "one container image", inside, lambda s: s.images == (images[0],))
+    seed = "*" if gate.seed is None else str(gate.seed)
+    trained = sheet.paths.training or sheet.paths.root
+    evidence = sheet.relative(trained / "seeds" / seed / "train" / "status.json")
+    return (replace(gate, evidence=evidence, note=", ".join(images)),)
 
 
 def _hardware(seed: SeedReport) -> str | None:

@@ -18,8 +18,8 @@ from golf.config import (
     job_from_sections,
     job_to_sections,
     load_job,
-    parse_override,
 )
+from golf.sections import parse_override
 
 JOBS = Path(__file__).resolve().parents[2] / "jobs"
 
@@ -64,12 +64,17 @@ RECORD: dict[str, dict[str, Any]] = {
 OURS = {
     ("data", "source"): "challenge",
     ("data", "val_docs"): 50,
+    ("container", "image_id"): "",
     ("schedule", "val_every"): 0,
     ("schedule", "checkpoint_every"): 1000,
     ("ttt", "checkpoint_chunks"): 50,
     ("ttt", "keep_checkpoints"): 2,
     ("fanout", "workers"): 0,
+    ("fanout", "nodes"): 1,
+    ("fanout", "adapters"): 0,
+    ("fanout", "run_ahead"): 0,
     ("fanout", "max_recoveries"): 8,
+    ("fanout", "call_timeout_s"): 1800.0,
 }
 """Keys beyond the agreed ones."""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from golf.config import ConfigError
@@ -58,3 +60,12 @@ def test_an_unknown_runtime_names_the_known_ones() -> None:
 
 def test_a_folder_below_a_mounted_one_needs_no_mount_of_its_own() -> None:
     assert same_path(["/runs/a/data", "/runs/a", "/data"]) == ("/data:/data", "/runs/a:/runs/a")
+
+
+def test_charliecloud_names_the_folders_that_an_image_lacks_for_its_mounts(tmp_path: Path) -> None:
+    (tmp_path / "runs").mkdir()
+    charliecloud = runtime_of("charliecloud")
+    assert charliecloud.problem_with_mounts(str(tmp_path), ["/runs:/runs"]) == ""
+    problem = charliecloud.problem_with_mounts(str(tmp_path), ["/runs:/runs", "/d:/data/in"])
+    assert problem.endswith(f"mkdir -p {tmp_path}/data/in")
+    assert charliecloud.problem_with_mounts("/images/golf.sqfs", ["/d:/data"]) == ""

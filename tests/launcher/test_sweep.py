@@ -284,7 +284,7 @@ def batches(tmp_path: Path, *texts: str, array_from: int = 3) -> list[Batch]:
     found = variants(*texts)
     paths = ExperimentPaths(tmp_path / "sweep-1")
     plan = make_plan(found[0].job, SEEDS, paths, None, found)
-    return list(make_batches(paths, plan.stages, array_from))
+    return list(make_batches(paths, plan.stages, array_from, 1001))
 
 
 def needs_of(batch: Batch) -> list[str]:
@@ -330,7 +330,7 @@ def test_single_jobs_bear_the_names_of_variant_and_seed(tmp_path: Path) -> None:
     assert "eval-lr=0.2-1337" in labels
     plain = [stage(7, kind) for kind in ("train", "eval")]
     paths = ExperimentPaths(tmp_path / "x-1")
-    assert [b.label for b in make_batches(paths, plain, 9)] == ["train-7", "eval-7"]
+    assert [b.label for b in make_batches(paths, plain, 9, 1001)] == ["train-7", "eval-7"]
 
 
 # ---- the report ----

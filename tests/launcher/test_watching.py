@@ -254,18 +254,6 @@ def test_the_dashboard_fits_its_terminal_and_tells_what_matters(
     assert ("█" in text) == (width == 140)
 
 
-def test_more_seeds_than_lines_show_trouble_and_work_first(lab: Lab, clock: FakeClock) -> None:
-    experiment = lab.register([s for n in range(60) for s in train_and_eval(n, "pass")], "many")
-    lab.experiments.clear()
-    say(experiment, "55/train", "failed", clock.now(), reason="out of memory")
-    say(experiment, "57/train", "running", clock.now(), command="train")
-    text = text_of(Watcher(experiment, StillExecutor(), clock).look())
-    assert len(text.splitlines()) <= 24
-    assert "out of memory" in text
-    assert "57 ● train" in text
-    assert " more" in text
-
-
 def test_figures_are_short() -> None:
     assert [figures.duration(s) for s in (None, 5, 605, 3723)] == ["–", "0:05", "10:05", "1:02:03"]
     assert [figures.rate(r) for r in (None, 950.4, 8123, 999_960, 3.2e6)] == [
@@ -322,3 +310,11 @@ def test_a_view_as_json_carries_states_with_evidence_and_age(
     [stage] = [s for s in plain["stages"] if s["stage"] == "7/train"]
     assert (stage["state"], stage["evidence"], stage["age_s"]) == ("done", "status.json", 30.0)
     json.dumps(plain)
+
+
+def test_workers_are_told_by_what_they_do() -> None:
+    shown = {"event": "progress", "time": 0.0, "stage": "7/eval", "command": "ttt"}
+    together = plain_lines(shown | {"busy": (0.9, 0.8)})
+    assert next(together).endswith("ttt  workers 90% 80%")
+    split = plain_lines(shown | {"busy": (0.9, 0.8, 0.7), "roles": ("adapter", "scorer", "scorer")})
+    assert next(split).endswith("ttt  adapters 90%  scorers 80% 70%")

@@ -22,7 +22,8 @@ from golf.model.attention import choose_backend
 from golf.model.gpt import build_gpt
 from golf.records import DataPaths
 from golf.weights import save_weights
-from launcher.fanout.group import RayGroup
+from launcher.fanout.group import RayGroup, RayWorkers
+from launcher.fanout.pipelined import PipelinedGroup, run_ahead_of
 from launcher.fanout.private_ray import private_ray
 from launcher.fanout.rank import RankSpec
 
@@ -87,14 +88,17 @@ def ray_is_up() -> Iterator[None]:
     # pytest's own folders lie too deep for sockets.
     with (
         tempfile.TemporaryDirectory(prefix="golf-ray-") as folder,
-        private_ray(Path(folder), num_cpus=2, num_gpus=0),
+        private_ray(Path(folder), num_cpus=4, num_gpus=0),
     ):
         yield
 
 
 @pytest.fixture
 def fan_out(ray_is_up: None, job_file: Path, tiny_data: DataPaths, tiny_job: Job) -> FanOut:
-    """Evaluate over `workers` Ray workers; `group_class` may disturb them."""
+    """Evaluate over `workers` Ray workers, with `adapters` by the pipelined schedule.
+
+    `group_class` may disturb them.
+    """
     from golf.config import load_job
 
     def run(
@@ -102,9 +106,11 @@ def fan_out(ray_is_up: None, job_file: Path, tiny_data: DataPaths, tiny_job: Job
         workers: int = 2,
         resume: bool = False,
         max_recoveries: int = 3,
-        group_class: type[RayGroup] = RayGroup,
+        group_class: type[RayWorkers] | None = None,
         overrides: tuple[str, ...] = (),
+        adapters: int = 0,
     ) -> dict[str, Any]:
+        overrides += ("ttt.schedule=pipelined",) if adapters else ()
         options = EvalOptions(
             job=load_job(job_file, overrides),
             protocol="ttt",
@@ -121,11 +127,16 @@ def fan_out(ray_is_up: None, job_file: Path, tiny_data: DataPaths, tiny_job: Job
             device="cpu",
             world_size=workers,
             num_threads=1,
+            adapters=adapters,
         )
-        group = group_class(spec, max_recoveries)
+        if adapters:
+            spec = replace(spec, run_ahead=run_ahead_of(spec, adapters))
+        made: Any = (group_class or (PipelinedGroup if adapters else RayGroup))(
+            spec, max_recoveries, call_timeout_s=300.0
+        )
         try:
-            return evaluate_with(group, options, spec.load_validation(), lambda line: None)
+            return evaluate_with(made, options, spec.load_validation(), lambda line: None)
         finally:
-            group.close()
+            made.close()
 
     return run

@@ -17,6 +17,7 @@ import pytest
 from golf.evaluate.verify import verify
 from golf.records import EvalPaths, RunError, read_json
 from golf.weights import WeightsError
+from launcher.fanout import patience
 from launcher.fanout.group import RayGroup
 
 
@@ -41,6 +42,16 @@ def killing(*kills: tuple[str, int, int]) -> type[RayGroup]:
             threading.Timer(0.3, os.kill, (pid, signal.SIGKILL)).start()
 
     return Killing
+
+
+def stopping(*stops: tuple[str, int, int]) -> type[RayGroup]:
+    """A group in which a rank stands still from the n-th call of a method on, and does not die."""
+
+    class Stopping(killing(*stops)):  # type: ignore[misc]
+        def _kill_within(self, pid: int) -> None:
+            os.kill(pid, signal.SIGSTOP)
+
+    return Stopping
 
 
 def assert_same_numbers(out: Path, undisturbed: Path) -> None:
@@ -135,3 +146,13 @@ def _wait_until(condition: Callable[[], object], timeout_s: float = 120) -> None
 def _lives(pid: int) -> bool:
     status = Path(f"/proc/{pid}/stat")
     return status.exists() and status.read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+def test_a_worker_that_hangs_is_replaced_and_changes_no_number(
+    fan_out, evaluated, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(patience, "FLOOR_S", 3.0)
+    result = fan_out(tmp_path / "out", group_class=stopping(("adapt", 2, 1)))
+    [recovery] = result["recoveries"]
+    assert recovery["cause"].startswith("hung: no adapt from worker")
+    assert_same_numbers(tmp_path / "out", evaluated(2))
