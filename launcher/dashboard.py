@@ -22,6 +22,10 @@ WIDE = 110
 """Columns from which the loss curve is drawn."""
 CURVE = 20
 MAX_BAR = 40
+USUAL_NAME = 5
+"""Characters of a seed without a variant, in `OTHER_COLUMNS`."""
+MIN_NAME = 12
+"""Characters that a name may take on any terminal."""
 OTHER_COLUMNS = 64
 """Room of everything but bar and curve."""
 MARKS = {
@@ -117,7 +121,10 @@ def attempts(view: View) -> Table | None:
 
 def _table(view: View, width: int, shown: Page, has_keys: bool) -> Table:
     wide = width >= WIDE
-    bar_width = min(MAX_BAR, max(8, width - OTHER_COLUMNS - (CURVE + 1 if wide else 0)))
+    most = max(MIN_NAME, width // 4)
+    taken = OTHER_COLUMNS + (CURVE + 1 if wide else 0)
+    taken += max((len(_name(seed, most)) for seed in view.seeds), default=0) - USUAL_NAME
+    bar_width = min(MAX_BAR, max(8, width - taken))
     table = Table(box=None, expand=True, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim")
     table.add_column("seed", justify="right", no_wrap=True)
     table.add_column("state", no_wrap=True, min_width=14)  # steady while pages turn
@@ -131,13 +138,13 @@ def _table(view: View, width: int, shown: Page, has_keys: bool) -> Table:
         cells = [Text("data"), _state(view.prepare), Text(view.prepare.status.reason, style="dim")]
         table.add_row(*cells)
     for seed in shown.kept:
-        table.add_row(*_row(seed, wide, bar_width))
+        table.add_row(Text(_name(seed, most), style="bold"), *_row(seed, wide, bar_width))
     if shown.count > 1:
         keys = "n next, p back" if has_keys else ""
         words = ("┄┄┄┄", f"page {shown.number + 1} of {shown.count}", keys)
         table.add_row(*(Text(word, style="dim") for word in words))
     for seed in shown.turned:
-        table.add_row(*_row(seed, wide, bar_width))
+        table.add_row(Text(_name(seed, most), style="bold"), *_row(seed, wide, bar_width))
     return table
 
 
@@ -145,10 +152,15 @@ def _is_preparing(view: View) -> bool:
     return view.prepare is not None and view.prepare.status.state is not State.DONE
 
 
+def _name(view: SeedView, most: int) -> str:
+    """Variant and seed in at most so many characters: the end of it, which tells them apart."""
+    name = view.name
+    return name if not view.variant or len(name) <= most else f"…{name[1 - most :]}"
+
+
 def _row(view: SeedView, wide: bool, bar_width: int) -> list[Text]:
     progress = view.progress
-    cells = [Text(view.name, style="bold"), _state(view.stage)]
-    cells.append(_progress(view, bar_width, wide))
+    cells = [_state(view.stage), _progress(view, bar_width, wide)]
     if wide:
         cells.append(Text(figures.sparkline(thin(progress.losses, CURVE)), style="cyan"))
     loss, bpb = view.final_loss, view.final_bpb

@@ -46,7 +46,7 @@ def forecast(plan: Plan, policy: Policy) -> tuple[Check, ...]:
 def _significance(plan: Plan, policy: Policy) -> Check:
     baseline, count = policy.baseline, len(plan.seeds)
     if baseline is None:
-        return _unregistered(policy, count, sweep=bool(plan.variants))
+        return _unregistered(plan, policy)
     problem, fix = _obstacle(plan, policy, baseline)
     if problem:
         return Check(name="significance", verdict=Verdict.FAIL, figure=problem, fix=fix)
@@ -73,15 +73,19 @@ def _significance(plan: Plan, policy: Policy) -> Check:
     return Check(name="significance", verdict=Verdict.OK, figure=figure)
 
 
-def _unregistered(policy: Policy, count: int, *, sweep: bool) -> Check:
+def _unregistered(plan: Plan, policy: Policy) -> Check:
     """What so many seeds could show against as many others of the published spread."""
-    name, std = "significance", median_std_bpb()
+    name, std, count = "significance", median_std_bpb(), len(plan.seeds)
     least = least_difference(alike(std, count, policy.alpha), count)
     if least is None:
         figure = "one seed gives no verdict against any baseline"
         return Check(name=name, verdict=Verdict.OK, figure=figure)
     against = "no baseline (--baseline pr1493 names one)"
-    against = "every variant against the first" if sweep else against
+    if plan.variants:
+        against = "every variant against the first"
+    shares = any(not variant.trains for variant in plan.variants)
+    if shares and policy.test != "paired":
+        against += "; as variants share their training, --test paired sees smaller differences"
     figure = (
         f"{policy}; {against}; {count} seeds against {count} show, 4 times of 5, a true difference "
         f"of {amount_text(least, 'bpb')} BPB beyond the margin, by the published records' spread "

@@ -200,6 +200,9 @@ def test_a_dry_run_names_the_variants_and_writes_nothing(
     (sweep,) = [check for check in answer["checks"] if check["name"] == "sweep"]
     assert sweep["verdict"] == Verdict.OK
     assert "1 of them trained: lr=0.01, lr=0.02" in sweep["figure"]
+    (power,) = [check for check in answer["checks"] if check["name"] == "significance"]
+    assert "every variant against the first" in power["figure"]
+    assert "--test paired sees smaller differences" in power["figure"]
     assert list(tmp_path.iterdir()) == []
 
 
@@ -267,6 +270,18 @@ def test_one_view_shows_every_variant_and_tells_a_shared_stage_once(
     assert "lr=0.2 1337" in text
     assert text.count("train exited with 1") == 3  # a row a variant, and the reason once below
     assert max(map(len, text.splitlines())) <= 100
+
+
+def test_a_long_variant_is_cut_on_a_narrow_terminal_and_its_seed_is_not(
+    swept: Swept, clock: FakeClock
+) -> None:
+    experiment = swept("optim.matrix_lr=0.1,0.2", "ttt.lr=1.0,2.0")
+    view = Watcher(experiment, StillExecutor(), clock).look()
+    lines = text_of(view, width=80, height=40).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert any("…_lr=0.1,lr=2.0 1337 · planned" in line for line in lines)
+    assert len({line.partition(" · ")[0] for line in lines if "planned" in line}) == 13
+    assert any("matrix_lr=0.1,lr=2.0 1337" in line for line in text_of(view, 120, 40).splitlines())
 
 
 def test_cancel_and_logs_take_seeds_and_variants(swept: Swept) -> None:
