@@ -32,7 +32,7 @@ def two_nodes(tiny_job: Job) -> Job:
     """A job of some 25 chunks, scored by one worker on each of two nodes."""
     return replace(
         tiny_job,
-        ttt=replace(tiny_job.ttt, chunk_tokens=128, checkpoint_chunks=4, batch_seqs=3),
+        ttt=replace(tiny_job.ttt, chunk_tokens=128, checkpoint_chunks=4, epochs=20),
         fanout=replace(tiny_job.fanout, workers=2, nodes=2),
         resources=ResourcesConfig(gpus_per_node=0, cpus_per_task=1, mem_gb=3, time_minutes=10),
     )
