@@ -6,13 +6,22 @@ from pathlib import Path
 
 import pytest
 
-from golf.config import DataConfig, FanoutConfig, Job, ModelConfig, ResourcesConfig, load_job
+from golf.config import (
+    ContainerConfig,
+    DataConfig,
+    FanoutConfig,
+    Job,
+    ModelConfig,
+    ResourcesConfig,
+    load_job,
+)
 from launcher.checks import Verdict, check_plan, num_parameters, refused
 from launcher.cluster_checks import gpu_hours
 from launcher.experiment import ExperimentPaths
 from launcher.machine import GIB, Machine
 from launcher.plan import Plan, make_plan
 from launcher.plan_text import command_lines
+from launcher.ray_checks import ray_checks
 from launcher.spec import find_job
 
 LAPTOP = Machine(num_cores=2, memory_bytes=8 * GIB, gpus=())
@@ -94,6 +103,22 @@ def test_nodes_of_an_evaluation_cost_gpu_hours(tmp_path: Path) -> None:
     alone = load_job(find_job("record"))
     hours = [gpu_hours(plan(job, tmp_path, 7, data=tmp_path)) for job in (alone, record)]
     assert hours == [16.0, 24.0]
+
+
+def test_an_image_without_ray_is_refused_before_the_job_fans_out(tmp_path: Path) -> None:
+    contents = tmp_path / "opt/golf-launch/contents.txt"
+    contents.parent.mkdir(parents=True)
+    contents.write_text("arrayprep==1\ntorch==2.13.0\n")
+    container = ContainerConfig(runtime="charliecloud", image=str(tmp_path))
+    job = dataclasses.replace(over_two_nodes(), container=container)
+    assert [check.verdict for check in ray_checks(job)] == [Verdict.FAIL]
+    contents.write_text("ray==2.60.0\n")
+    [check] = ray_checks(job)
+    assert (check.verdict, check.figure) == (Verdict.OK, f"2.60.0 in {tmp_path}")
+    elsewhere = dataclasses.replace(container, image="/images/golf.sqfs")
+    [check] = ray_checks(dataclasses.replace(job, container=elsewhere))
+    assert "doctor --job" in check.figure
+    assert ray_checks(smoke()) == ()
 
 
 def test_what_one_machine_cannot_be_is_refused_with_the_fix(tmp_path: Path) -> None:

@@ -59,7 +59,12 @@ def test_three_seeds_end_well_with_the_very_numbers_though_a_worker_is_killed(
     words = [str(job_file), "--seeds", "1,2,3", "--data", str(tiny_data.root), "--json"]
     launcher = subprocess.Popen(
         [sys.executable, "-m", "launcher.cli", *words, "--runs", str(tmp_path / "runs")],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "XDG_CONFIG_HOME": str(tmp_path / "config")},
+        env={
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "XDG_CONFIG_HOME": str(tmp_path / "config"),
+            "TMPDIR": str(tmp_path),  # its own line for the cores
+        },
         stdout=subprocess.PIPE,
     )
     with launcher:
