@@ -71,6 +71,8 @@ class SeedReport:
     device: str | None
     num_devices: int | None
     """Ranks of the TTT evaluation."""
+    recoveries: int
+    """Groups of workers that the TTT evaluation lost and survived."""
     host: str | None
     images: tuple[str, ...]
     """What the container images of its stages say of themselves, each once; none outside."""
@@ -128,6 +130,7 @@ def read_seed(experiment: Experiment, seed: int, statuses: dict[str, StageStatus
         attention=ttt.get("attention") or train.get("attention"),
         device=train.get("device"),
         num_devices=ttt.get("world_size"),
+        recoveries=len(ttt.get("recoveries", ())),
         host=raw_status.get("host"),
         images=_images(_result(paths.stage(stage.key).status) for stage in stages),
     )

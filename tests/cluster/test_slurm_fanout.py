@@ -158,3 +158,18 @@ def test_a_lost_node_puts_the_evaluation_back_and_it_ends_with_the_same_numbers(
     assert (status.state, status.attempt) == (State.DONE, 2), status
     assert_same_numbers(experiment, trained)
     assert "resuming after chunk" in lab.log(experiment, f"{SEED}/eval")
+
+
+def test_the_nodes_of_an_evaluation_meet_inside_their_image_as_outside(
+    lab: ClusterLab, submit: Callable[..., Submitted], golf_image: Path, tiny_data: DataPaths
+) -> None:
+    for folder in (lab.runs, tiny_data.root):  # ch-run mounts only where the image has a folder
+        (golf_image / str(folder).lstrip("/")).mkdir(parents=True, exist_ok=True)
+    container = ContainerConfig(runtime="charliecloud", image=str(golf_image))
+    experiment, executor = submit(container)
+    status = lab.wait_until_over(experiment, executor)[f"{SEED}/eval"]
+    assert status.state is State.DONE, lab.log(experiment, f"{SEED}/eval")
+    assert [worker["host"] for worker in progress(experiment)["workers"]] == ["node1", "node2"]
+    told = read_json(experiment.paths.stage(f"{SEED}/eval").status)
+    assert told is not None
+    assert told["image"] == (golf_image / "opt/golf-launch/image-id").read_text().strip()
