@@ -188,9 +188,9 @@ def _unsupported(job: Job) -> list[Check]:
         figure = f"{job.resources.nodes}; training runs on one"
         fix = "--set resources.nodes=1; to evaluate over several: --set fanout.nodes=N"
         found.append(("nodes", figure, fix))
-    if job.ttt.schedule != "strict":
-        figure = f"{job.ttt.schedule}; one group of ranks adapts and scores in turn"
-        found.append(("schedule", figure, "--set ttt.schedule=strict"))
+    if job.ttt.schedule == "pipelined" and job.fanout.workers < 2:
+        figure = "pipelined; it takes a worker that adapts and one that scores"
+        found.append(("schedule", figure, "--set fanout.workers=2, or --set ttt.schedule=strict"))
     return [
         Check(name=name, verdict=Verdict.FAIL, figure=figure, fix=fix)
         for name, figure, fix in found

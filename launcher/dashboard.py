@@ -6,6 +6,8 @@ more seeds than lines, those that need attention come first and the others page 
 
 from __future__ import annotations
 
+import time
+
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -98,6 +100,23 @@ def evidence(view: View) -> Table:
     return table
 
 
+def attempts(view: View) -> Table | None:
+    """Every attempt of the stages that needed more than one; nothing where none did."""
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
+    for name in ("stage", "attempt", "job", "node", "began", "lasted", "end"):
+        table.add_column(name, overflow="fold")
+    seeds = [stage for seed in view.seeds for stage in seed.stages]
+    for stage in [view.prepare, *seeds] if view.prepare is not None else seeds:
+        for number, attempt in enumerate(stage.attempts if len(stage.attempts) > 1 else (), 1):
+            began = time.strftime("%m-%d %H:%M:%S", time.localtime(attempt.began_at))
+            lasted_s = None if attempt.ended_at is None else attempt.ended_at - attempt.began_at
+            end = "warned, " * attempt.warned + (attempt.end or "no word")
+            code = "" if attempt.exit_code is None else f" (exit code {attempt.exit_code})"
+            words = (attempt.job, attempt.node, began, figures.duration(lasted_s), end + code)
+            table.add_row(stage.key if number == 1 else "", str(number), *words)
+    return table if table.row_count else None
+
+
 def _table(view: View, width: int, shown: Page, has_keys: bool) -> Table:
     wide = width >= WIDE
     bar_width = min(MAX_BAR, max(8, width - OTHER_COLUMNS - (CURVE + 1 if wide else 0)))
@@ -158,7 +177,7 @@ def _state(stage: StageView) -> Text:
         word = str(state)
     elif state is not State.RUNNING:
         word = f"{stage.kind} {state}"
-    again = f" ×{stage.status.attempt}" if stage.status.attempt > 1 else ""
+    again = f" ×{stage.num_attempts}" if stage.num_attempts > 1 else ""
     return Text.assemble((f"{mark} {word}", style), (again, "dim"))
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import getpass
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -21,7 +22,8 @@ from pathlib import Path
 
 from golf.config import ContainerConfig
 from launcher.checks import Check, Verdict
-from launcher.cluster_checks import LOCAL_FOLDERS
+from launcher.cluster_checks import LOCAL_FOLDERS, nodes_down
+from launcher.executors.slurm_refusals import fix_of
 from launcher.profile import Profile, default_path
 from launcher.runtimes import ENTRYPOINT, Contained, runtime_of, same_path
 
@@ -62,6 +64,7 @@ def diagnose(profile: Profile, runs: Path) -> Iterator[Check]:
     yield _ok("controller", " ".join(ping.stdout.split()))
     yield _accounting()
     yield _partition(profile)
+    yield _submission(profile)
     yield _runs(runs)
     yield _container(profile)
 
@@ -96,6 +99,30 @@ def _partition(profile: Profile) -> Check:
     if row[1] != "up":
         return _fail("partition", figure, "choose another in slurm.partition, or wait")
     return _ok("partition", figure)
+
+
+def _submission(profile: Profile) -> Check:
+    """Whether Slurm would take a small job with all that the profile names."""
+    words = ["sbatch", "--test-only", "--nodes=1", "--time=1", *_options(profile)]
+    done = _call(*words, "--wrap=true")
+    told = " ".join(done.stderr.split())
+    if done.returncode == 0:
+        return _ok("submission", told.removeprefix("sbatch: "))
+    down = nodes_down(profile.slurm.partition) if "node configuration" in told else ""
+    if down:
+        fix = "wait until they are back"
+        return Check(name="submission", verdict=Verdict.WARN, figure=down, fix=fix)
+    fix = fix_of(told, profile.slurm) or f"try it by hand: {shlex.join(words)} --wrap=true"
+    return _fail("submission", told, fix)
+
+
+def _options(profile: Profile) -> list[str]:
+    """Options of sbatch and srun for what the profile names of the site."""
+    slurm = profile.slurm
+    names = ("partition", "account", "qos", "constraint", "exclude", "reservation")
+    given = {name: str(getattr(slurm, name)) for name in names} | slurm.sbatch
+    flags = [f"--{name}" for name, value in slurm.sbatch.items() if not value]
+    return [f"--{name}={value}" for name, value in given.items() if value] + flags
 
 
 def _runs(runs: Path) -> Check:
@@ -136,9 +163,7 @@ def run_job(profile: Profile, runs: Path) -> Iterator[Check]:
         env=container.env,
     )
     words = ["srun", "--job-name=golf-launch-doctor", "--nodes=1", "--ntasks=1", "--time=1"]
-    for option in ("partition", "account", "qos", "constraint", "reservation"):
-        value = getattr(profile.slurm, option)
-        words += [f"--{option}={value}"] if value else []
+    words += _options(profile)
     words += [*profile.slurm.srun, *runtime.srun_words(contained), *runtime.argv(contained)]
     done = _call(*words, limit_s=JOB_LIMIT_S)
     told = dict(line.split(" ", 1) for line in done.stdout.splitlines() if " " in line)

@@ -7,13 +7,15 @@ Events and their fields, beside `event` and `time` (seconds since the epoch):
 - `progress`: a running seed: `seed`, `stage`, `command`, and what applies of `step`, `num_steps`,
   `loss`, `chunk`, `num_chunks`, `val_loss`, `val_bpb`, `tokens_per_s`, `fraction`, `eta_s`;
   of an evaluation also `windows_per_s`, of one over a group of workers `busy`, `hosts`, `alive`,
-  `recoveries`, `last_loss` and, while a lost group is replaced, `rebuilding`.
+  `recoveries`, `last_loss`, `roles` where some adapt and others score and, while a lost group is
+  replaced, `rebuilding`.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from launcher import figures
@@ -89,7 +91,11 @@ def plain_view(view: View) -> dict[str, Any]:
             for seed in view.seeds
         ],
         "stages": [
-            {**_facts(stage, seed), "age_s": stage.status.observation.age_s(view.now)}
+            {
+                **_facts(stage, seed),
+                "age_s": stage.status.observation.age_s(view.now),
+                "attempts": [dataclasses.asdict(attempt) for attempt in stage.attempts],
+            }
             for seed, stage in [*prepare, *stages]
         ],
     }
@@ -137,7 +143,7 @@ def _progress_text(event: dict[str, Any]) -> str:
     if "tokens_per_s" in event:
         words.append(f"{figures.rate(event['tokens_per_s'])} tok/s")
     if "busy" in event:
-        words.append("workers " + " ".join(f"{share:.0%}" for share in event["busy"]))
+        words += _busy_words(event["busy"], event.get("roles"))
     if "recoveries" in event:
         words.append(f"{event['recoveries']} recovered")
     if "rebuilding" in event:
@@ -145,3 +151,12 @@ def _progress_text(event: dict[str, Any]) -> str:
     if "eta_s" in event:
         words.append(f"ETA {figures.duration(event['eta_s'])}")
     return "  ".join(words)
+
+
+def _busy_words(busy: Sequence[float], roles: Sequence[str] | None) -> Iterator[str]:
+    """How busy the workers are, those of one role together."""
+    of_role: dict[str, list[str]] = {}
+    for share, role in zip(busy, roles or ["worker"] * len(busy), strict=True):
+        of_role.setdefault(role, []).append(f"{share:.0%}")
+    for role, shares in of_role.items():
+        yield f"{role}s {' '.join(shares)}"

@@ -40,6 +40,8 @@ class Progress:
     """A group lost workers and its successor is not ready yet; None where that is not so."""
     last_loss: str | None = None
     """Where and why the group was last rebuilt."""
+    roles: tuple[str, ...] | None = None
+    """`adapter` or `scorer`, of each worker of a pipelined schedule."""
     recoveries: int | None = None
     """Times that a group lost workers and was rebuilt; None where nothing was lost."""
     fraction: float | None = None
@@ -147,6 +149,8 @@ def _group(workers: list[dict[str, Any]], recoveries: list[dict[str, Any]]) -> d
         fields["busy"] = tuple(worker["busy"] for worker in workers)
         fields["hosts"] = tuple(worker["host"] for worker in workers)
         fields["alive"] = sum(worker.get("alive", True) for worker in workers)
+        if "role" in workers[0]:
+            fields["roles"] = tuple(worker["role"] for worker in workers)
     if recoveries:
         fields["recoveries"] = len(recoveries)
         fields["rebuilding"] = recoveries[-1]["rebuild_s"] is None or None

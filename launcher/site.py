@@ -60,7 +60,7 @@ class SlurmSite:
     def checks(self, plan: Plan) -> tuple[Check, ...]:
         from launcher.cluster_checks import check_cluster_plan
 
-        checks = check_cluster_plan(plan, lambda: list(self._tests(plan)))
+        checks = check_cluster_plan(plan, self._profile.slurm, lambda: list(self._tests(plan)))
         return (*checks, *ray_checks(plan.job, self._profile.site.python))
 
     def scripts(self, plan: Plan) -> Iterator[str]:

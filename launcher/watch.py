@@ -15,9 +15,11 @@ from pathlib import Path
 
 from golf.config import Job
 from golf.records import read_json
+from launcher.attempts import Attempt, read_attempts
 from launcher.clock import Clock
 from launcher.executors.base import Executor
 from launcher.experiment import Experiment
+from launcher.job_output import job_outputs
 from launcher.progress import Progress, TrainProgress, eval_progress
 from launcher.stage import Stage
 from launcher.states import ACTIVE, BAD, StageStatus, State, run_state
@@ -27,6 +29,7 @@ from launcher.tails import tail_lines
 POLL_S = 1.0
 """Local files cost nothing to read; a scheduler is asked more rarely."""
 LOG_TAIL_LINES = 8
+WRONG = frozenset({State.FAILED, State.LOST})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +42,13 @@ class StageView:
     log: Path
     log_tail: tuple[str, ...] = ()
     """Filled where the stage went wrong."""
+    attempts: tuple[Attempt, ...] = ()
+    """As its jobs noted them, where they may be put back into a queue."""
+
+    @property
+    def num_attempts(self) -> int:
+        """Starts of its jobs, those included that never came to run the stage."""
+        return max(self.status.attempt, len(self.attempts))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,11 +128,22 @@ class Watcher:
         )
 
     def _stage(self, stage: Stage, statuses: dict[str, StageStatus]) -> StageView:
-        log = self._experiment.paths.stage(stage.key).log
+        paths = self._experiment.paths.stage(stage.key)
         status = statuses[stage.key]
-        went_wrong = status.state in (State.FAILED, State.LOST)
-        tail = tuple(tail_lines(log, LOG_TAIL_LINES)) if went_wrong else ()
-        return StageView(key=stage.key, kind=stage.kind, status=status, log=log, log_tail=tail)
+        return StageView(
+            key=stage.key,
+            kind=stage.kind,
+            status=status,
+            log=paths.log,
+            log_tail=self._log_tail(stage.key) if status.state in WRONG else (),
+            attempts=read_attempts(paths),
+        )
+
+    def _log_tail(self, key: str) -> tuple[str, ...]:
+        """The end of the stage's log, or of its job's output where the stage never began."""
+        log = self._experiment.paths.stage(key).log
+        logs = [log] if log.exists() else job_outputs(self._experiment, key)
+        return tuple(tail_lines(logs[-1], LOG_TAIL_LINES)) if logs else ()
 
     def _seed(self, seed: int, statuses: dict[str, StageStatus], now: float) -> SeedView:
         stages = tuple(self._stage(s, statuses) for s in self._experiment.stages_of(seed))

@@ -33,4 +33,8 @@ def main(arguments: argparse.Namespace) -> int:
     console.print(dashboard.evidence(view))
     for line in dashboard.groups(view):
         console.print(line)
+    attempts = dashboard.attempts(view)
+    if attempts is not None:
+        console.print()
+        console.print(attempts)
     return 0

@@ -11,7 +11,7 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from golf.records import read_json, read_lines
@@ -19,6 +19,7 @@ from launcher.errors import LaunchError
 from launcher.executors.slurm_batches import Batch, make_batches, write_batch, written_batches
 from launcher.executors.slurm_ended import EndedJobs
 from launcher.executors.slurm_queue import Answer, Job, Queue, array_limit
+from launcher.executors.slurm_refusals import fix_of
 from launcher.executors.slurm_script import Launch, Needs, body, needs_of, parameters
 from launcher.executors.slurm_words import ENDS, STATES, waiting_reason
 from launcher.experiment import Experiment, Submission
@@ -49,6 +50,7 @@ class SlurmExecutor:
         )
         self._queue = Queue(profile.slurm.poll_seconds, profile.slurm.slowest_poll_seconds)
         self._ended = EndedJobs(experiment.paths.jobs / "ended.jsonl")
+        self._released: set[tuple[str, int]] = set()
 
     # ---- submit ----
 
@@ -62,7 +64,8 @@ class SlurmExecutor:
             try:
                 job_id = self._submit(batch, needs_of(batch, ids))
             except LaunchError as error:
-                raise _with_what_stays(error, num_submitted, len(stages)) from error
+                told = _refusal(error, self._launch.profile, num_submitted, len(stages))
+                raise told from error
             for index, stage in enumerate(batch.stages):
                 ids[stage.key] = batch.task_id(job_id, index)
                 self._record(stage.key, ids[stage.key])
@@ -140,6 +143,7 @@ class SlurmExecutor:
         ]
         told = self._queue.gone(missing) if missing and not answer.problem else {}
         known = {**told, **answer.jobs}
+        self._release(ids, answer)
         # A job that is requeued passes through states that look like an end; squeue shows it again.
         self._ended.keep(known[job_id] for job_id in ids.values() if job_id in known)
         return {
@@ -148,6 +152,26 @@ class SlurmExecutor:
             )
             for key, job_id in ids.items()
         }
+
+    def _release(self, ids: Mapping[str, str], answer: Answer) -> None:
+        """Let jobs start that were put back into the queue and are held there.
+
+        Slurm holds a requeued job back for as long as its old credentials are valid
+        (`cred_expire` of slurm.conf, two minutes). It sets that time when the last process of the
+        job has ended, so the batch script cannot lift it; whoever looks next can. Where nobody
+        looks, or a site forbids it, the job starts two minutes later.
+        """
+        held = []
+        for key, job_id in ids.items():
+            job = answer.jobs.get(job_id)
+            if job is None or job.state != "PENDING" or job.reason != "BeginTime":
+                continue
+            attempt = int(self._last_note(key).get("attempt", 0))
+            if attempt and (job_id, attempt) not in self._released:
+                self._released.add((job_id, attempt))
+                held.append(job_id)
+        if held:
+            self._queue.release(held)
 
     def _observation(
         self, key: str, job_id: str, job: Job | None, answer: Answer, now: float
@@ -188,7 +212,7 @@ class SlurmExecutor:
         if last.get("event") == "gave_up":
             return f"gave up after {last['attempt']} attempts (slurm.max_attempts)"
         if last.get("event") == "setup_failed":
-            return "a setup line of the profile failed; see the job's output in jobs/"
+            return "a setup line of the profile failed; golf-launch logs --jobs shows which"
         if job.state in ENDS:
             return ENDS[job.state]
         output = tail_lines(self._output(job), OUTPUT_LINES)
@@ -235,11 +259,16 @@ class SlurmExecutor:
             raise LaunchError(f"scancel failed: {done.stderr.strip()}")
 
 
-def _with_what_stays(error: LaunchError, num_submitted: int, num_wanted: int) -> LaunchError:
-    """A refusal, with what an earlier part of the same submission has left in the queue."""
-    if num_submitted == 0:
-        return LaunchError(f"{error}; nothing was submitted")
-    return LaunchError(
-        f"{error}; {num_submitted} of {num_wanted} stages are in the queue and stay there, "
+def _refusal(
+    error: LaunchError, profile: Profile, num_submitted: int, num_wanted: int
+) -> LaunchError:
+    """sbatch's words, what mends it, and what the same submission has left in the queue."""
+    stays = (
+        f"{num_submitted} of {num_wanted} stages are in the queue and stay there, "
         "golf-launch resume submits the others"
+        if num_submitted
+        else "nothing was submitted"
+    )
+    return LaunchError(
+        "; ".join(filter(None, [str(error), fix_of(str(error), profile.slurm), stays]))
     )

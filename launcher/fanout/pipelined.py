@@ -18,7 +18,7 @@ from typing import Any
 
 import ray
 import torch
-from ray.exceptions import RayError
+from ray.exceptions import RayError, RayTaskError
 
 from golf.config import ConfigError
 from golf.distributed import local_device
@@ -26,7 +26,7 @@ from golf.evaluate.group import GroupFacts, ReplicasLostError
 from golf.evaluate.pipelined import Scored, Task, Trained
 from golf.evaluate.probe import probe
 from golf.evaluate.split import ChunkWork, Times, best_split
-from golf.records import EvalPaths, read_json
+from golf.records import EvalPaths, RunError, read_json
 from launcher.fanout.group import RayWorkers
 from launcher.fanout.pipelined_rank import PipelinedRank
 from launcher.fanout.rank import RankSpec, Reply
@@ -168,16 +168,25 @@ def _choose(spec: RankSpec) -> tuple[int, str]:
     begun = read_json(EvalPaths(spec.options.out).plan) or {}
     if begun.get("schedule") == "pipelined":
         return int(begun["world_size"]), "as it was begun"
-    on_gpu = spec.device == "cuda"
-    measure = ray.remote(_measure).options(num_cpus=1, num_gpus=int(on_gpu), max_calls=1)
-    times: Times = ray.get(measure.remote(spec))
-    work = ChunkWork.of(spec.options.job)
+    times, work = _measure_one_worker(spec), ChunkWork.of(spec.options.job)
     steps = len(work.step_rows)
     why = (
         f"a window takes {1000 * times.window_s:.3g} ms, a step {1000 * times.step_s:.3g} ms and "
         f"{1000 * times.row_s:.3g} ms a row; {work.windows} windows and {steps} steps a chunk"
     )
     return best_split(times, work, spec.world_size), why
+
+
+def _measure_one_worker(spec: RankSpec) -> Times:
+    """By a task of its own, which gives its device back."""
+    place = ray.remote(num_cpus=1, num_gpus=int(spec.device == "cuda"), max_calls=1)
+    try:
+        times: Times = ray.get(place(_measure).remote(spec))
+    except RayTaskError as error:
+        if isinstance(error.cause, RunError | ConfigError):
+            raise error.cause from error
+        raise
+    return times
 
 
 def _measure(spec: RankSpec) -> Times:

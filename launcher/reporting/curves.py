@@ -84,8 +84,9 @@ _ChunkScores = list[tuple[int, float, int]]
 
 
 def _scores(path: Path) -> _ChunkScores:
-    lines = read_lines(path)
-    return [(x["chunk"], x["nll_sum"], x["bytes"]) for x in lines if x["kind"] == "score"]
+    """In the order of the chunks: a pipelined evaluation records them as they are done."""
+    lines = [line for line in read_lines(path) if line["kind"] == "score"]
+    return sorted((line["chunk"], line["nll_sum"], line["bytes"]) for line in lines)
 
 
 def _running(scores: _ChunkScores) -> list[tuple[float, float]]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from golf.records import EvalPaths, read_json, read_lines
+from launcher.attempts import read_attempts
 from launcher.experiment import Experiment
 from launcher.reporting.scores import SeedScore
 from launcher.reporting.units import ValidationSet, recognize, resembles
@@ -76,6 +77,9 @@ class SeedReport:
     host: str | None
     images: tuple[str, ...]
     """What the container images of its stages say of themselves, each once; none outside."""
+    attempts: dict[str, int]
+    """Starts of each stage's jobs, by kind: more than one after a preemption, a lost node, a
+    resume."""
 
     def final_score(self) -> SeedScore | None:
         score = self.scores[FINAL]
@@ -129,15 +133,25 @@ def read_seed(experiment: Experiment, seed: int, statuses: dict[str, StageStatus
         schedule=ttt.get("schedule"),
         attention=ttt.get("attention") or train.get("attention"),
         device=train.get("device"),
-        num_devices=ttt.get("world_size"),
+        num_devices=_num_devices(ttt),
         recoveries=len(ttt.get("recoveries", ())),
         host=raw_status.get("host"),
+        attempts={
+            stage.kind: max(statuses[stage.key].attempt, len(read_attempts(paths.stage(stage.key))))
+            for stage in stages
+        },
         images=_images(_result(paths.stage(stage.key).status) for stage in stages),
     )
 
 
 def _images(statuses: Iterable[dict[str, Any]]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(s["image"] for s in statuses if s.get("image")))
+
+
+def _num_devices(result: dict[str, Any]) -> int | None:
+    """Ranks that adapt, and beside them those that only score."""
+    adapting: int | None = result.get("world_size")
+    return None if adapting is None else adapting + int(result.get("num_scorers", 0))
 
 
 def _result(path: Path) -> dict[str, Any]:
@@ -191,10 +205,11 @@ def _coverage(
 ) -> Literal["exactly once", "violated", "not evaluated"]:
     if not result:
         return "not evaluated"
+    scores = [line for line in read_lines(evaluation.ledger) if line["kind"] == "score"]
+    if result.get("schedule") == "pipelined":  # recorded as they were done, in any order
+        scores.sort(key=lambda line: int(line["chunk"]))
     end = 0
-    for line in read_lines(evaluation.ledger):
-        if line["kind"] != "score":
-            continue
+    for line in scores:
         if line["start"] != end:
             return "violated"
         end = line["end"]

@@ -106,7 +106,6 @@ class ClusterLab:
             time.sleep(0.2)
 
     def statuses(self, experiment: Experiment, executor: SlurmExecutor) -> dict[str, StageStatus]:
-        self.site.hurry()
         return read_statuses(experiment, executor, time.time())
 
     def log(self, experiment: Experiment, key: str) -> str:

@@ -33,6 +33,7 @@ image_id = "{image_id}"
 TINY = (
     *("schedule.iterations=4", "schedule.val_every=0", "schedule.checkpoint_every=2"),
     *("data.val_docs=2", "evaluate.stride=128", "ttt.chunk_tokens=2048"),
+    *("fanout.workers=2", "fanout.nodes=2"),
 )
 """Of the smoke job: everything it does, in seconds."""
 

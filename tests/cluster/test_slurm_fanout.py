@@ -17,7 +17,7 @@ import pytest
 import tomli_w
 from cluster_lab import ClusterLab
 
-from golf.config import ContainerConfig, Job, ResourcesConfig, job_to_sections
+from golf.config import Job, ResourcesConfig, job_to_sections
 from golf.records import DataPaths, EvalPaths, read_json
 from launcher.experiment import Experiment, ExperimentPaths
 from launcher.plan import make_plan
@@ -64,16 +64,15 @@ Submitted = tuple[Experiment, Any]
 @pytest.fixture
 def submit(
     lab: ClusterLab, two_nodes: Job, trained: Path, tiny_data: DataPaths
-) -> Callable[..., Submitted]:
+) -> Callable[[], Submitted]:
     """Submit the evaluation of a seed whose training is done."""
 
-    def run(container: ContainerConfig | None = None) -> Submitted:
-        job = replace(two_nodes, container=container or two_nodes.container)
+    def run() -> Submitted:
         paths = ExperimentPaths(lab.runs / f"fanout-{os.urandom(3).hex()}")
-        *_, evaluate = make_plan(job, [SEED], paths, tiny_data.root).stages
+        *_, evaluate = make_plan(two_nodes, [SEED], paths, tiny_data.root).stages
         ttt_and_verify = evaluate.commands[1:]
         stage = replace(evaluate, after=(), commands=ttt_and_verify)
-        experiment = lab.register([stage], paths.root.name, job=job)
+        experiment = lab.register([stage], paths.root.name, job=two_nodes)
         shutil.copytree(trained / "train", paths.train(SEED).root)
         executor = lab.executor(experiment)
         submit_missing(experiment, executor)
@@ -121,7 +120,7 @@ def assert_same_numbers(experiment: Experiment, trained: Path) -> dict[str, Any]
 
 
 def test_a_worker_and_a_ray_node_that_are_killed_change_no_number(
-    lab: ClusterLab, submit: Callable[..., Submitted], trained: Path
+    lab: ClusterLab, submit: Callable[[], Submitted], trained: Path
 ) -> None:
     experiment, executor = submit()
     workers = wait_for_chunk(lab, experiment, 2)["workers"]
@@ -144,7 +143,7 @@ def test_a_worker_and_a_ray_node_that_are_killed_change_no_number(
 
 
 def test_a_lost_node_puts_the_evaluation_back_and_it_ends_with_the_same_numbers(
-    lab: ClusterLab, submit: Callable[..., Submitted], trained: Path
+    lab: ClusterLab, submit: Callable[[], Submitted], trained: Path
 ) -> None:
     experiment, executor = submit()
     wait_for_chunk(lab, experiment, 5)  # one checkpoint is written
@@ -158,18 +157,3 @@ def test_a_lost_node_puts_the_evaluation_back_and_it_ends_with_the_same_numbers(
     assert (status.state, status.attempt) == (State.DONE, 2), status
     assert_same_numbers(experiment, trained)
     assert "resuming after chunk" in lab.log(experiment, f"{SEED}/eval")
-
-
-def test_the_nodes_of_an_evaluation_meet_inside_their_image_as_outside(
-    lab: ClusterLab, submit: Callable[..., Submitted], golf_image: Path, tiny_data: DataPaths
-) -> None:
-    for folder in (lab.runs, tiny_data.root):  # ch-run mounts only where the image has a folder
-        (golf_image / str(folder).lstrip("/")).mkdir(parents=True, exist_ok=True)
-    container = ContainerConfig(runtime="charliecloud", image=str(golf_image))
-    experiment, executor = submit(container)
-    status = lab.wait_until_over(experiment, executor)[f"{SEED}/eval"]
-    assert status.state is State.DONE, lab.log(experiment, f"{SEED}/eval")
-    assert [worker["host"] for worker in progress(experiment)["workers"]] == ["node1", "node2"]
-    told = read_json(experiment.paths.stage(f"{SEED}/eval").status)
-    assert told is not None
-    assert told["image"] == (golf_image / "opt/golf-launch/image-id").read_text().strip()

@@ -200,6 +200,15 @@ def test_one_seed_is_allowed_with_a_warning(tmp_path: Path) -> None:
     assert not refused(checks)
 
 
+def test_the_pipelined_schedule_runs_where_there_are_workers_to_split(tmp_path: Path) -> None:
+    ttt = dataclasses.replace(smoke().ttt, schedule="pipelined")
+    fanout = FanoutConfig(workers=3)
+    job = dataclasses.replace(smoke(), ttt=ttt, fanout=fanout)
+    assert not refused(check_plan(plan(job, tmp_path), LAPTOP))
+    lone = dataclasses.replace(job, fanout=FanoutConfig(workers=1))
+    assert verdicts(plan(lone, tmp_path), LAPTOP)["schedule"] is Verdict.FAIL
+
+
 @pytest.mark.parametrize(
     ("section", "changes", "check"),
     [

@@ -34,6 +34,7 @@ def finish(experiment: Experiment, seed: int, **changes: Any) -> None:
     """Leave the files of a seed that ran to its end."""
     paths, bpb = experiment.paths, BPB[seed] + changes.pop("shift", 0.0)
     figures = {"total_bytes": 900, "train_seconds": 50.0, "seconds": 40.0, "verify": 0} | changes
+    evaluated = {"schedule": "strict", "world_size": 1} | changes.get("ttt", {})
 
     def score(offset: float, **more: Any) -> dict[str, Any]:
         return {"val_loss": bpb + offset + 0.8, "val_bpb": bpb + offset, **more}
@@ -52,8 +53,8 @@ def finish(experiment: Experiment, seed: int, **changes: Any) -> None:
     )
     write_json(paths.round_trip(seed).result, score(0.02))
     write_json(paths.evaluation(seed, "sliding").result, score(0.01))
-    ttt = score(0.0, seconds=figures["seconds"], schedule="strict", attention="sdpa")
-    ttt |= {"tokens": 300, "bytes": 700, "world_size": 1}
+    ttt = score(0.0, seconds=figures["seconds"], attention="sdpa", **evaluated)
+    ttt |= {"tokens": 300, "bytes": 700}
     write_json(paths.evaluation(seed, "ttt").result, ttt)
     for protocol, nats in (("sliding", 1.2), ("ttt", 1.1)):
         ledger = [
@@ -66,7 +67,7 @@ def finish(experiment: Experiment, seed: int, **changes: Any) -> None:
                 "bytes": (end - start) * 7 // 3,
             }
             for chunk, (start, end) in enumerate(figures.get("ranges", ((0, 150), (150, 300))))
-        ]
+        ][:: -1 if evaluated["schedule"] == "pipelined" else 1]
         journal = paths.evaluation(seed, protocol).journal(protocol)
         journal.parent.mkdir(parents=True, exist_ok=True)
         journal.write_text("".join(json.dumps(line) + "\n" for line in ledger))
@@ -281,3 +282,14 @@ def test_runs_off_one_node_of_eight_gpus_are_labelled(experiment: Experiment) ->
     for seed in SEEDS:
         finish(experiment, seed)
     assert report_of(experiment).outside_rule == ("no GPU, and the rule is one node of 8 H100s",)
+
+
+def test_a_pipelined_evaluation_is_labelled_and_counts_every_worker(experiment: Experiment) -> None:
+    """Its scores may be recorded in any order; a doubled range is still one too many."""
+    pipelined = {"schedule": "pipelined", "world_size": 2, "num_scorers": 6}
+    finish(experiment, 1337, ttt=pipelined)
+    finish(experiment, 42, ttt=pipelined, ranges=((0, 150), (0, 150), (150, 300)))
+    report = report_of(experiment)
+    assert any("pipelined schedule: order is proved by" in words for words in report.outside_rule)
+    assert [s.coverage for s in report.seeds[:2]] == ["exactly once", "violated"]
+    assert report.seeds[0].num_devices == 8

@@ -370,3 +370,11 @@ def test_a_view_as_json_carries_states_with_evidence_and_age(
     [stage] = [s for s in plain["stages"] if s["stage"] == "7/train"]
     assert (stage["state"], stage["evidence"], stage["age_s"]) == ("done", "status.json", 30.0)
     json.dumps(plain)
+
+
+def test_workers_are_told_by_what_they_do() -> None:
+    shown = {"event": "progress", "time": 0.0, "stage": "7/eval", "command": "ttt"}
+    together = plain_lines(shown | {"busy": (0.9, 0.8)})
+    assert next(together).endswith("ttt  workers 90% 80%")
+    split = plain_lines(shown | {"busy": (0.9, 0.8, 0.7), "roles": ("adapter", "scorer", "scorer")})
+    assert next(split).endswith("ttt  adapters 90%  scorers 80% 70%")
