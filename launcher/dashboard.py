@@ -230,7 +230,8 @@ def groups(view: View) -> list[Text]:
         busy = " ".join(f"{share:.0%}" for share in progress.busy)
         told = f"{progress.alive} of {len(progress.busy)} workers on {hosts}, busy {busy}"
         if progress.recoveries:
-            told += f"; rebuilt {progress.recoveries} times, lastly because {progress.last_loss}"
+            times = "once" if progress.recoveries == 1 else f"{progress.recoveries} times"
+            told += f"; rebuilt {times}, lastly {progress.last_loss}"
         lines.append(Text.assemble((f"seed {seed.name}  ", "bold"), told))
     return lines
 
