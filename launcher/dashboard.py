@@ -123,7 +123,8 @@ def _table(view: View, width: int, shown: Page, has_keys: bool) -> Table:
     wide = width >= WIDE
     most = max(MIN_NAME, width // 4)
     taken = OTHER_COLUMNS + (CURVE + 1 if wide else 0)
-    taken += max((len(_name(seed, most)) for seed in view.seeds), default=0) - USUAL_NAME
+    longest = max((len(_name(seed, most)) for seed in view.seeds), default=0)
+    taken += max(0, longest - USUAL_NAME)
     bar_width = min(MAX_BAR, max(8, width - taken))
     table = Table(box=None, expand=True, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim")
     table.add_column("seed", justify="right", no_wrap=True)
