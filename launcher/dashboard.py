@@ -7,6 +7,8 @@ more seeds than lines, those that need attention come first and the others page 
 from __future__ import annotations
 
 import time
+from itertools import repeat
+from statistics import fmean
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -215,9 +217,16 @@ def _group(progress: Progress, wide: bool) -> Text:
         return Text()
     if progress.rebuilding:
         return Text(f" rebuilds, {progress.alive} of {len(progress.busy)} alive", style="yellow")
-    share = f"{sum(progress.busy) / len(progress.busy):.0%}"
-    many = f"{len(progress.busy)} workers " if wide else f"{len(progress.busy)}×"
-    return Text(f"  {many}{share}{' busy' if wide else ''}", style="dim")
+    if not wide:
+        return Text(f"  {len(progress.busy)}×{fmean(progress.busy):.0%}", style="dim")
+    by_role: dict[str, list[float]] = {}
+    for role, share in zip(progress.roles or repeat("worker"), progress.busy, strict=False):
+        by_role.setdefault(role, []).append(share)
+    told = (
+        f"{len(shares)} {role}{'s' if len(shares) > 1 else ''} {fmean(shares):.0%}"
+        for role, shares in by_role.items()
+    )
+    return Text(f"  {', '.join(told)} busy", style="dim")
 
 
 def groups(view: View) -> list[Text]:

@@ -263,6 +263,10 @@ GROUP = {
     ],
     "recoveries": [],
 }  # fmt: skip
+ADAPTER_AND_SCORERS = [
+    {"rank": rank, "host": "node1", "pid": 10 + rank, "busy": busy, "alive": True, "role": role}
+    for rank, (role, busy) in enumerate([("adapter", 0.5), ("scorer", 0.7), ("scorer", 0.9)])
+]
 LOSS = {"chunk": 3, "cause": "worker 1 (pid 11 on node2) died: killed", "rebuild_s": 9.5}
 
 
@@ -279,6 +283,13 @@ def fanned_out(experiment: Experiment, clock: FakeClock) -> Path:
     [
         pytest.param(80, {}, "3/12  2×93%", id="narrow"),
         pytest.param(140, {}, "3/12  2 workers 93% busy", id="wide"),
+        pytest.param(
+            140,
+            {"workers": ADAPTER_AND_SCORERS},
+            "1 adapter 50%, 2 scorers 80% busy",
+            id="pipelined",
+        ),
+        pytest.param(80, {"workers": ADAPTER_AND_SCORERS}, "3/12  3×70%", id="pipelined, narrow"),
         pytest.param(80, {"recoveries": [LOSS, LOSS]}, "3/12 ↻2  2×93%", id="survived two losses"),
         pytest.param(
             140,
