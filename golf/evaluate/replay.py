@@ -6,8 +6,8 @@
    names there.
 3. The chunk is scored and, unless it is the last, trained on, and compared with its two lines.
 
-The first chunk, for which nothing was trained, is scored in any case. Where it comes out the same to
-the last bit, as on the same kind of machine with as many ranks and threads, all sums and digests
+The first chunk, for which nothing was trained, is scored in any case. Where it comes out the same
+to the last bit, as on the same kind of machine with as many ranks and threads, all sums and digests
 must; elsewhere scores must within `TOLERANCE_NATS` a token, and digests cannot be compared.
 """
 
