@@ -48,7 +48,7 @@ class EventStream:
             return
         self._told[stage.key] = facts
         event: dict[str, Any] = {"event": "state", "time": now, **_facts(stage, seed)}
-        if status.state in (State.FAILED, State.LOST):
+        if stage.log_tail or status.state in (State.FAILED, State.LOST):
             event |= {"log": str(stage.log), "log_tail": list(stage.log_tail)}
         yield event
 

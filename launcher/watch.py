@@ -29,7 +29,7 @@ from launcher.tails import tail_lines
 POLL_S = 1.0
 """Local files cost nothing to read; a scheduler is asked more rarely."""
 LOG_TAIL_LINES = 8
-WRONG = frozenset({State.FAILED, State.LOST})
+WRONG = frozenset({State.FAILED, State.LOST, State.CANCELLED})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +41,7 @@ class StageView:
     status: StageStatus
     log: Path
     log_tail: tuple[str, ...] = ()
-    """Filled where the stage went wrong."""
+    """Filled where the stage went wrong or was cancelled."""
     attempts: tuple[Attempt, ...] = ()
     """As its jobs noted them, where they may be put back into a queue."""
 

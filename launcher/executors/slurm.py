@@ -51,6 +51,7 @@ class SlurmExecutor:
         self._queue = Queue(profile.slurm.poll_seconds, profile.slurm.slowest_poll_seconds)
         self._ended = EndedJobs(experiment.paths.jobs / "ended.jsonl")
         self._released: set[tuple[str, int]] = set()
+        self._seen: set[str] = set()
 
     # ---- submit ----
 
@@ -70,7 +71,6 @@ class SlurmExecutor:
                 ids[stage.key] = batch.task_id(job_id, index)
                 self._record(stage.key, ids[stage.key])
             num_submitted += len(batch.stages)
-        self._queue.forget()
 
     def _batches(self, stages: Sequence[Stage], under_way: dict[str, str]) -> tuple[Batch, ...]:
         array_from = self._launch.profile.slurm.array_from
@@ -110,6 +110,7 @@ class SlurmExecutor:
         )
 
     def adopt(self) -> None:
+        self._queue.forget()
         answer = self._queue.look(time.time())
         if answer.asked_at is None or answer.problem:
             raise LaunchError(
@@ -132,8 +133,12 @@ class SlurmExecutor:
     # ---- observe ----
 
     def observe(self, now: float) -> dict[str, Observation]:
-        answer = self._queue.look(now)
         ids = {key: job.job_id for key, job in self._experiment.submissions().items()}
+        if not self._seen.issuperset(ids.values()):
+            # Submitted since the last question, by us or in another shell.
+            self._seen.update(ids.values())
+            self._queue.forget()
+        answer = self._queue.look(now)
         for key, job in self._unrecorded(answer):
             ids.setdefault(key, job.id)
         missing = [
