@@ -17,7 +17,7 @@ from golf.config import Job
 from golf.records import read_json
 from launcher.attempts import Attempt, read_attempts
 from launcher.clock import Clock
-from launcher.executors.base import Executor
+from launcher.executors.base import Executor, Silence
 from launcher.experiment import Experiment
 from launcher.job_output import job_outputs
 from launcher.progress import Progress, TrainProgress, eval_progress
@@ -76,6 +76,8 @@ class View:
     created_at: float
     prepare: StageView | None
     seeds: tuple[SeedView, ...]
+    silence: Silence | None = None
+    """Why states may be old."""
 
     @property
     def name(self) -> str:
@@ -125,6 +127,7 @@ class Watcher:
             created_at=self._experiment.created_at,
             prepare=prepare[0] if prepare else None,
             seeds=tuple(self._seed(seed, statuses, now) for seed in self._experiment.seeds),
+            silence=self._executor.silence(),
         )
 
     def _stage(self, stage: Stage, statuses: dict[str, StageStatus]) -> StageView:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from golf.records import read_json, read_lines
 from launcher.errors import LaunchError
+from launcher.executors.base import Silence
 from launcher.executors.slurm_batches import Batch, make_batches, write_batch, written_batches
 from launcher.executors.slurm_ended import EndedJobs
 from launcher.executors.slurm_queue import Answer, Job, Queue, array_limit
@@ -158,6 +159,12 @@ class SlurmExecutor:
             for key, job_id in ids.items()
         }
 
+    def silence(self) -> Silence | None:
+        answer = self._queue.last
+        if not answer.problem:
+            return None
+        return Silence(reason=f"Slurm does not answer: {answer.problem}", heard_at=answer.asked_at)
+
     def _release(self, ids: Mapping[str, str], answer: Answer) -> None:
         """Let jobs start that were put back into the queue and are held there.
 
@@ -203,7 +210,8 @@ class SlurmExecutor:
             seen_at=seen_at,
             rules=True,
             reason=self._reason(key, job, seen_at),
-            began_at=now if state is State.WAITING else job.started_at,
+            # A waiting job's stage may have begun to speak since Slurm was asked.
+            began_at=seen_at if state is State.WAITING else job.started_at,
         )
 
     def _reason(self, key: str, job: Job, seen_at: float) -> str:

@@ -21,6 +21,7 @@ from launcher.experiment import Experiment, ExperimentPaths
 from launcher.plan import make_plan
 from launcher.states import State
 from launcher.submit import cancel_and_wait, submit_missing
+from launcher.watch import Watcher
 
 JOB = Path(__file__).resolve().parents[2] / "jobs/smoke.toml"
 TINY = (
@@ -134,12 +135,17 @@ def test_a_dead_controller_is_survived_and_told(lab: ClusterLab) -> None:
         lambda: "does not answer" in lab.statuses(experiment, executor)["1/train"]
         .observation.evidence, "the silence to be told",
     )  # fmt: skip
-    assert lab.statuses(experiment, executor)["1/train"].state is State.RUNNING
+    watcher = Watcher(experiment, executor, SystemClock())
+    view = watcher.look()
+    assert view.seeds[0].state is State.RUNNING
+    assert view.silence is not None
+    assert view.silence.reason.startswith("Slurm does not answer: ")
     fresh = lab.executor(experiment)
     assert lab.statuses(experiment, fresh)["1/eval"].state is State.WAITING
     with pytest.raises(LaunchError, match="Slurm does not answer"):
         submit_missing(experiment, fresh)
     lab.site.start_controller()
+    lab.site.wait_until(lambda: watcher.look().silence is None, "the answer to be told")
     go.touch()
     statuses = lab.wait_until_over(experiment, executor)
     assert {s.state for s in statuses.values()} == {State.DONE}
