@@ -78,7 +78,12 @@ def _room(view: View, width: int, height: int, below: list[Text]) -> int:
 def _header(view: View) -> list[Text]:
     title = Text.assemble(("golf-launch ", "dim"), (view.name, "bold"))
     started = f"started {figures.ago(view.now - view.created_at)}"
-    return [title, Text.assemble(counts(view), (f"  {started}", "dim"))]
+    lines = [title, Text.assemble(counts(view), (f"  {started}", "dim"))]
+    if view.silence is not None:
+        heard = view.silence.heard_at
+        age = "" if heard is None else f"; it last did {figures.ago(view.now - heard)}"
+        lines.append(Text(f"{view.silence.reason}{age}", style="yellow"))
+    return lines
 
 
 def counts(view: View) -> Text:
