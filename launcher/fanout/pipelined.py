@@ -55,7 +55,8 @@ class PipelinedGroup(RayWorkers):
         scorer = None
         if task.windows is not None:
             scorer = min(self._load, key=lambda rank: self._load[rank])
-            self._load[scorer] += 1
+            # Last in line from now on: of two as busy, who was given a chunk first ends first.
+            self._load[scorer] = self._load.pop(scorer) + 1
         for rank in range(self.adapters):
             self._pending[self._actors[rank].advance.remote(task, scorer)] = rank
         if scorer is not None:
