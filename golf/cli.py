@@ -18,6 +18,14 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from golf.cli_options import (
+    WEIGHTS,
+    count,
+    eval_options,
+    job_options,
+    run_options,
+    weights_options,
+)
 from golf.config import ConfigError, Job, load_job
 from golf.records import DataPaths, EvalPaths, RunError, write_json
 
@@ -122,11 +130,13 @@ def _quantize(arguments: argparse.Namespace) -> int:
 
     state = load_weights(arguments.checkpoint)
     check_weights(state, _expected_shapes(job))
+    code_bytes = _code_bytes(arguments.code, job)
     report = write_artifact(arguments.out, state, job.model, job.quantize)
+    total_bytes = report.model_bytes + code_bytes
     sizes = {
         "model_bytes": report.model_bytes,
-        "code_bytes": report.code_bytes,
-        "total_bytes": report.total_bytes,
+        "code_bytes": code_bytes,
+        "total_bytes": total_bytes,
         "budget_bytes": job.budget.artifact_bytes,
         "group_bytes": report.group_bytes,
         "tensor_bytes": report.tensor_bytes,
@@ -135,14 +145,26 @@ def _quantize(arguments: argparse.Namespace) -> int:
     code = _report(
         arguments,
         sizes,
-        f"artifact {report.total_bytes:,} bytes: model {report.model_bytes:,} + code "
-        f"{report.code_bytes:,} of {job.budget.artifact_bytes:,}",
+        f"artifact {total_bytes:,} bytes: model {report.model_bytes:,} + code "
+        f"{code_bytes:,} of {job.budget.artifact_bytes:,}",
     )
     try:
-        check_budget(report, job.budget.artifact_bytes)
+        check_budget(report, code_bytes, job.budget.artifact_bytes)
     except BudgetError as error:
         return _complain(error, EXIT_GATE)
     return code
+
+
+def _code_bytes(code: Path | None, job: Job) -> int:
+    """Bytes of the code that ships: a file that is there, or the one that this job would make."""
+    if code is None:
+        from golf.bundle import bundle_bytes
+
+        return bundle_bytes(job)
+    try:
+        return code.stat().st_size
+    except OSError as error:
+        raise ConfigError(f"--code {code} cannot be read: {error.strerror}") from None
 
 
 def _unpack(arguments: argparse.Namespace) -> int:
@@ -372,8 +394,8 @@ def _parser() -> argparse.ArgumentParser:
     option("--repo", metavar="ID", help="another data set repository of the hub")
 
     option = add("train", _train, "train one seed and export its average")
-    _job_options(option)
-    _run_options(option)
+    job_options(option)
+    run_options(option)
     option("--data", type=Path, required=True, metavar="DATA")
     option("--out", type=Path, required=True, metavar="DIR")
     option("--seed", type=int, required=True, metavar="N")
@@ -382,9 +404,12 @@ def _parser() -> argparse.ArgumentParser:
     option("--tokenizer", type=Path, metavar="F", help="where DATA has none")
 
     option = add("quantize", _quantize, "weights to a compressed artifact within its byte budget")
-    _job_options(option)
-    option("--checkpoint", type=Path, required=True, metavar="F", help=_WEIGHTS)
+    job_options(option)
+    option("--checkpoint", type=Path, required=True, metavar="F", help=WEIGHTS)
     option("--out", type=Path, required=True, metavar="ARTIFACT")
+    option("--code", type=Path, metavar="F.py",
+           help="the single file that ships, whose bytes count (default: as this package and job "
+           "would make it)")  # fmt: skip
 
     option = add("unpack", _unpack, "an artifact, or the challenge's own files, to float32 weights")
     option("artifact", type=Path, metavar="ARTIFACT")
@@ -395,58 +420,17 @@ def _parser() -> argparse.ArgumentParser:
 
     option = add("verify", _verify, "prove a finished ttt evaluation from its ledger")
     option("dir", type=Path, metavar="DIR")
-    option("--replay", type=_count, default=0, metavar="K",
+    option("--replay", type=count, default=0, metavar="K",
            help="also repeat K chunks of it; needs --data and the weights")  # fmt: skip
     option("--seed", type=int, default=0, metavar="N", help="which chunks --replay draws (0)")
-    _weights_options(option, required=False)
+    weights_options(option, required=False)
     option("--device", choices=("cpu", "cuda"), help="default: cuda where there is one")
 
     option = add("bench", _bench, "time training, scoring and adaptation on random tokens")
-    _job_options(option)
-    _run_options(option)
+    job_options(option)
+    run_options(option)
     option("--repeats", type=int, default=5, metavar="N", help="counted runs (5)")
 
     option = add("stage", _stage, "run the commands of a launched stage (golf-launch calls this)")
     option("dir", type=Path, metavar="DIR")
     return parser
-
-
-_WEIGHTS = ".safetensors, or the challenge's final_model.pt or final_model.int6.ptz"
-
-
-def _count(text: str) -> int:
-    number = int(text)
-    if number < 0:
-        raise argparse.ArgumentTypeError(f"{text} is negative")
-    return number
-
-
-def eval_options(option: Callable[..., Any]) -> None:
-    """Add the options of `golf eval` to a command line."""
-    _job_options(option)
-    _run_options(option)
-    _weights_options(option)
-    option("--protocol", choices=("sequential", "sliding", "ttt"), required=True)
-    option("--out", type=Path, required=True, metavar="DIR")
-    option("--save-nll", action="store_true", help="write nll.npy, one float32 a scored token")
-    option("--resume", action="store_true", help="go on after the last recorded chunk, if any")
-
-
-def _weights_options(option: Callable[..., Any], required: bool = True) -> None:
-    option("--data", type=Path, required=required, metavar="DATA")
-    option("--tokenizer", type=Path, metavar="F", help="where DATA has none")
-    option("--checkpoint", type=Path, metavar="F", help=_WEIGHTS)
-    option("--artifact", type=Path, metavar="F", help="the artifact of golf quantize")
-
-
-def _job_options(option: Callable[..., Any]) -> None:
-    option("--config", type=Path, required=True, metavar="JOB", help="job file (TOML)")
-    option("--set", action="append", default=[], metavar="SECTION.KEY=VALUE",
-           help="override a setting; repeatable")  # fmt: skip
-
-
-def _run_options(option: Callable[..., Any]) -> None:
-    option("--device", choices=("cpu", "cuda"), help="default: cuda where there is one")
-    option("--dtype", choices=("float32", "bfloat16"), help="default: float32 on the CPU")
-    option("--attention", metavar="NAME", help="flash-attention-3, flash-attention-2 or sdpa")
-    option("--compile", action=argparse.BooleanOptionalAction, help="default: on a GPU only")

@@ -11,23 +11,18 @@ Nothing heavy is imported here: the launcher reads job files on login nodes with
 from __future__ import annotations
 
 import dataclasses
-import difflib
-import tomllib
-import types
-import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
-T = TypeVar("T")
+from golf.sections import (
+    ConfigError as ConfigError,  # belongs to the settings for whoever uses them
+)
+from golf.sections import as_table, build_sections, parse_override, read_sections
 
 NUM_SPANS = 8
 """Spans of tokens in one step, whatever the number of ranks; the number of ranks divides it."""
-
-
-class ConfigError(ValueError):
-    """A job file, override or mixture of settings that cannot be run; the text names the fix."""
 
 
 def _require(condition: bool, message: str) -> None:
@@ -294,6 +289,8 @@ class FanoutConfig:
 
     workers: int = 0
     """Ray workers that share each chunk, one a GPU; 0 evaluates without Ray."""
+    nodes: int = 1
+    """Nodes over which the workers are spread evenly, of one Slurm job."""
     adapters: int = 0
     """Of the workers of a pipelined schedule, those that adapt; 0 chooses by times measured on
     random tokens at the start. Scores are bit for bit those of as many strict workers."""
@@ -301,9 +298,18 @@ class FanoutConfig:
     """Chunks that adapters may be ahead of the scores; 0 allows two for each scorer."""
     max_recoveries: int = 8
     """Times that a group which lost a worker is rebuilt before the evaluation gives up."""
+    call_timeout_s: float = 1800.0
+    """Time for a worker's first call of a kind, which may load or compile, before it counts as
+    hung; later calls must end within 20 times the longest before them, or a minute."""
 
     def __post_init__(self) -> None:
         _require(self.workers >= 0, "fanout.workers must not be negative (0 does without Ray)")
+        _require(self.nodes >= 1, "fanout.nodes must be at least 1")
+        _require(
+            self.nodes == 1 or (self.workers > 0 and self.workers % self.nodes == 0),
+            f"fanout.workers={self.workers} cannot be spread evenly over "
+            f"fanout.nodes={self.nodes}; set fanout.workers to a multiple of it",
+        )
         _require(self.adapters >= 0, "fanout.adapters must not be negative (0 chooses)")
         _require(
             not (self.workers and self.adapters) or self.adapters < self.workers,
@@ -312,6 +318,11 @@ class FanoutConfig:
         )
         _require(self.run_ahead >= 0, "fanout.run_ahead must not be negative (0 chooses)")
         _require(self.max_recoveries >= 0, "fanout.max_recoveries must not be negative")
+        _require(self.call_timeout_s > 0, "fanout.call_timeout_s must be positive")
+
+    @property
+    def workers_per_node(self) -> int:
+        return self.workers // self.nodes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -358,11 +369,18 @@ class ContainerConfig:
     mounts: tuple[str, ...] = ()
     """`/host:/inside` pairs."""
     env: dict[str, str] = field(default_factory=dict)
+    image_id: str = ""
+    """What the image must say of itself in `/opt/golf-launch/image-id`: a stage that finds itself
+    in another one ends before any work. Empty: any image of ours will do."""
 
     def __post_init__(self) -> None:
         _require(
             self.runtime == "none" or bool(self.image),
             f"container.runtime={self.runtime} needs container.image",
+        )
+        _require(
+            not self.image_id or self.runtime != "none",
+            "container.image_id needs a container.runtime: outside an image there is none to check",
         )
 
 
@@ -410,10 +428,12 @@ class Job:
             f"evaluate.eval_seq_len={self.evaluate.eval_seq_len}, or nothing would be trained on",
         )
 
+        gpus = self.resources.gpus_per_node
         _require(
-            self.fanout.workers <= self.resources.gpus_per_node or not self.resources.gpus_per_node,
-            f"fanout.workers={self.fanout.workers} needs a GPU for each, and "
-            f"resources.gpus_per_node={self.resources.gpus_per_node}",
+            self.fanout.workers_per_node <= gpus or not gpus,
+            f"fanout.workers={self.fanout.workers} on fanout.nodes={self.fanout.nodes} needs a GPU "
+            f"for each, and resources.gpus_per_node={gpus}; set fanout.workers to at most "
+            f"{gpus * self.fanout.nodes}, or more fanout.nodes",
         )
 
     @property
@@ -432,65 +452,15 @@ def load_job(path: Path | str, overrides: Iterable[str] = ()) -> Job:
     return job_from_sections(read_sections(path, "job file"), overrides, where=str(path))
 
 
-def read_sections(path: Path, what: str) -> dict[str, Any]:
-    """The tables of a TOML file; `what` names it in errors.
-
-    Raises:
-        ConfigError: the file is missing, unreadable or no TOML.
-    """
-    try:
-        with path.open("rb") as file:
-            return tomllib.load(file)
-    except FileNotFoundError:
-        raise ConfigError(f"{what} {path} does not exist") from None
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path} is no valid TOML: {error}") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{what} {path} cannot be read: {error}") from error
-
-
 def job_from_sections(
     sections: Mapping[str, Any], overrides: Iterable[str] = (), where: str = "job"
 ) -> Job:
     """Build a `Job` from nested mappings, as `tomllib` gives them, and overrides on top."""
-    merged = {name: _as_table(name, table, where) for name, table in sections.items()}
+    merged = {name: as_table(name, table, where) for name, table in sections.items()}
     for override in overrides:
         section, key, value = parse_override(override)
         merged.setdefault(section, {})[key] = value
     return build_sections(Job, merged, where)
-
-
-def build_sections(cls: type[T], sections: Mapping[str, Any], where: str) -> T:
-    """Build a dataclass of section dataclasses from tables; strict in names, types and values.
-
-    Raises:
-        ConfigError: it names the nearest right section or key.
-    """
-    known = typing.get_type_hints(cls)
-    built = {}
-    for name, value in sections.items():
-        table = _as_table(name, value, where)
-        if name not in known:
-            raise ConfigError(f"{where}: unknown section [{name}]{_nearest(name, known)}")
-        built[name] = _build(known[name], name, table, where)
-    return cls(**built)
-
-
-def parse_override(text: str) -> tuple[str, str, Any]:
-    """Split `section.key=value`; the value is read as TOML and else taken as a string.
-
-    Raises:
-        ConfigError: the text has another form.
-    """
-    target, equals, raw = text.partition("=")
-    section, dot, key = target.strip().partition(".")
-    if not (equals and dot and section and key):
-        raise ConfigError(f"--set {text!r} must look like section.key=value, as in ttt.lr=0.001")
-    try:
-        value = tomllib.loads(f"value = {raw.strip()}")["value"]
-    except tomllib.TOMLDecodeError:
-        value = raw.strip()
-    return section, key, value
 
 
 def job_to_sections(job: Job) -> dict[str, dict[str, Any]]:
@@ -501,59 +471,3 @@ def job_to_sections(job: Job) -> dict[str, dict[str, Any]]:
         }
         for section, table in dataclasses.asdict(job).items()
     }
-
-
-def _as_table(name: str, table: Any, where: str) -> dict[str, Any]:
-    if not isinstance(table, Mapping):
-        raise ConfigError(f"{where}: {name} stands outside a section; write [section] first")
-    return dict(table)
-
-
-def _nearest(name: str, known: Iterable[str]) -> str:
-    known = list(known)
-    match = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"; did you mean {match[0]}?" if match else f"; known: {', '.join(known)}"
-
-
-def _build(cls: Any, section: str, table: Mapping[str, Any], where: str) -> Any:
-    hints = typing.get_type_hints(cls)
-    values = {}
-    for key, value in table.items():
-        if key not in hints:
-            raise ConfigError(f"{where}: unknown key {section}.{key}{_nearest(key, hints)}")
-        values[key] = _coerce(value, hints[key], f"{where}: {section}.{key}")
-    try:
-        return cls(**values)
-    except ConfigError as error:
-        raise ConfigError(f"{where}: {error}") from None
-
-
-def _coerce(value: Any, wanted: Any, where: str) -> Any:
-    """`value` as the annotated type `wanted`; an int is a fine float, nothing else converts."""
-    origin = typing.get_origin(wanted)
-    if origin is Literal:
-        choices = typing.get_args(wanted)
-        if value not in choices:
-            raise ConfigError(f"{where}={value!r} must be one of {', '.join(map(repr, choices))}")
-        return value
-    if origin is tuple:
-        item = typing.get_args(wanted)[0]
-        if not isinstance(value, (list, tuple)):
-            raise ConfigError(f"{where}={value!r} must be a list")
-        return tuple(_coerce(v, item, where) for v in value)
-    if origin is dict:
-        if not isinstance(value, Mapping):
-            raise ConfigError(f"{where}={value!r} must be a table of strings")
-        return {k: _coerce(v, str, f"{where}.{k}") for k, v in value.items()}
-    assert not isinstance(wanted, types.UnionType), wanted
-    if wanted is float and type(value) is int:
-        value = float(value)
-    if type(value) is not wanted or (wanted is float and not abs(value) < float("inf")):
-        names = {
-            int: "a whole number",
-            float: "a finite number",
-            str: "a string",
-            bool: "a boolean",
-        }
-        raise ConfigError(f"{where}={value!r} must be {names[wanted]}")
-    return value

@@ -36,7 +36,11 @@ from golf.records import RunError, StagePaths, read_json, write_json
 HEARTBEAT_S = 2.0
 LOCK_WAIT_S = 60.0
 """How long a new attempt waits for an earlier one's command to finish its checkpoint."""
+EXIT_FOREIGN_IMAGE = 2
+"""As wrong usage: it would fail again."""
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
+EXIT_STOPPED = 128 + signal.SIGTERM
+"""How a command ends that was stopped, or must stop, and goes on when it is started again."""
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
@@ -59,6 +63,8 @@ class StageSpec:
     seed: int | None
     commands: tuple[Command, ...]
     env: dict[str, str] = field(default_factory=dict)
+    image_id: str = ""
+    """The image to run in; empty where any will do."""
 
 
 def read_spec(path: Path) -> StageSpec:
@@ -80,7 +86,11 @@ def read_spec(path: Path) -> StageSpec:
             for command in raw["commands"]
         )
         return StageSpec(
-            stage=raw["stage"], seed=raw["seed"], commands=commands, env=dict(raw.get("env", {}))
+            stage=raw["stage"],
+            seed=raw["seed"],
+            commands=commands,
+            env=dict(raw.get("env", {})),
+            image_id=raw.get("image_id", ""),
         )
     except (KeyError, TypeError) as error:
         raise RunError(f"{path} describes no stage ({error}); golf-launch writes it") from error
@@ -185,6 +195,13 @@ class _Stage:
 
     def run(self) -> int:
         self._status.start()
+        image = self._status.fields["image"]
+        if self._spec.image_id and image != self._spec.image_id:
+            reason = (
+                f"runs in {f'image {image}' if image else 'no image of ours'}, and "
+                f"container.image_id wants {self._spec.image_id}"
+            )
+            return self._status.end("failed", reason, EXIT_FOREIGN_IMAGE)
         with _handling(STOP_SIGNALS, self._on_signal), self._paths.log.open("ab", 0) as log:
             for command in self._spec.commands:
                 if self._is_done(command):
@@ -192,6 +209,9 @@ class _Stage:
                 if self._stopped_by is not None:
                     break
                 exit_code = self._run_command(command, log)
+                if exit_code == EXIT_STOPPED and self._stopped_by is None:
+                    reason = f"{command.name} was stopped; started again it goes on"
+                    return self._status.end("cancelled", reason, exit_code)
                 if exit_code != 0 and self._stopped_by is None:
                     return self._status.end("failed", _told(command, exit_code), exit_code)
                 if exit_code != 0:

@@ -29,7 +29,6 @@ COMMANDS = {
     "collect": "write report.json, report.md and report.html",
     "report": "show the results",
     "compare": "is one better than another, by how much, and how sure are we",
-    "sweep": "watch a sweep and rank its variants; --sweep starts one",
     "submission": "write the challenge's folder, with the code as one file",
     "list": "list the experiments",
     "doctor": "check whether this site is ready",

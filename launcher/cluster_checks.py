@@ -8,32 +8,47 @@
 
 from __future__ import annotations
 
+import collections
 import re
 import shutil
+import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from launcher.checks import Check, Verdict, common_checks
+from launcher.executors.slurm_refusals import fix_of
 from launcher.plan import Plan
-from launcher.runtimes import runtime_of
+from launcher.profile import SlurmConfig
+from launcher.runtimes import runtime_of, stage_mounts
 
 LOCAL_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")
 """Folders that every node has for itself."""
+CALL_LIMIT_S = 30.0
+EARLY_S = 60
+"""Slurm may send its warning as much earlier."""
+USABLE = frozenset({"idle", "mixed", "allocated", "completing", "planned"})
+"""States of nodes that run jobs, now or after those that they have."""
 
 
 def check_cluster_plan(
-    plan: Plan, tests: Callable[[], Sequence[tuple[str, str]]]
+    plan: Plan, slurm: SlurmConfig, tests: Callable[[], Sequence[tuple[str, str]]]
 ) -> tuple[Check, ...]:
     """Every check of a plan on the profile's site.
 
     `tests` gives, for each kind of job, what `sbatch --test-only` says of it.
     """
-    checks = [*common_checks(plan), _gpu_hours(plan), _shared(plan), _container(plan)]
+    checks = [
+        *common_checks(plan),
+        _gpu_hours(plan),
+        *_warning(plan, slurm),
+        _shared(plan),
+        _container(plan),
+    ]
     if shutil.which("sbatch") is None:
         fix = 'run golf-launch on a login node, or set site.executor = "local" in the profile'
         figure = "sbatch is not on this machine"
         return (*checks, Check(name="Slurm", verdict=Verdict.FAIL, figure=figure, fix=fix))
-    return (*checks, *(_test(kind, words) for kind, words in tests()))
+    return (*checks, *(_test(kind, words, slurm) for kind, words in tests()))
 
 
 def gpu_hours(plan: Plan) -> float:
@@ -47,6 +62,19 @@ def gpu_hours(plan: Plan) -> float:
 def _gpu_hours(plan: Plan) -> Check:
     figure = f"{gpu_hours(plan):g} hours at most, by the time limits"
     return Check(name="GPUs", verdict=Verdict.OK, figure=figure)
+
+
+def _warning(plan: Plan, slurm: SlurmConfig) -> list[Check]:
+    """A job that is warned as it starts would go back to the queue again and again."""
+    shortest_s = 60 * min(stage.resources.time_minutes for stage in plan.stages)
+    if shortest_s > slurm.signal_seconds + EARLY_S:
+        return []
+    figure = (
+        f"jobs of {shortest_s / 60:g} min are warned {slurm.signal_seconds} s ahead of their end, "
+        "or a minute earlier: before they have done anything"
+    )
+    fix = "raise resources.time_minutes, or lower slurm.signal_seconds in the profile"
+    return [Check(name="time", verdict=Verdict.FAIL, figure=figure, fix=fix)]
 
 
 def _shared(plan: Plan) -> Check:
@@ -71,22 +99,44 @@ def _container(plan: Plan) -> Check:
     path = Path(container.image)
     if not problem and path.is_absolute() and not path.exists():
         problem = f"{container.image} does not exist on this machine"
+    mounts = stage_mounts(plan.paths.root.parent, str(plan.data), container)
+    problem = problem or runtime.problem_with_mounts(container.image, mounts)
     if problem:
         fix = f"{problem}; containers/README.md tells how to make {runtime.image_hint}"
         return Check(name="container", verdict=Verdict.FAIL, figure=figure, fix=fix)
     return Check(name="container", verdict=Verdict.OK, figure=figure)
 
 
-def _test(kind: str, words: str) -> Check:
+def _test(kind: str, words: str, slurm: SlurmConfig) -> Check:
     """sbatch's own verdict on a kind of job."""
     start = re.search(r"to start at (\S+) using (.*)", words)
     if start:
         figure = f"would start at {start[1].replace('T', ' ')} using {start[2]}"
         return Check(name=f"{kind} job", verdict=Verdict.OK, figure=figure)
-    return Check(
-        name=f"{kind} job",
-        verdict=Verdict.FAIL,
-        figure=" ".join(words.split()) or "sbatch --test-only says nothing",
-        fix="change resources.* of the job, or partition, account, qos and limits in the profile; "
-        "golf-launch doctor shows what the site offers",
-    )
+    said = " ".join(words.split()) or "sbatch --test-only says nothing"
+    down = nodes_down(slurm.partition) if "node configuration" in said else ""
+    if down:
+        return Check(
+            name=f"{kind} job",
+            verdict=Verdict.WARN,
+            figure=f"Slurm gives no estimate, because {down}",
+            fix="nothing, if that is a maintenance: the jobs wait for its end",
+        )
+    known = fix_of(said, slurm)
+    fix = known or "golf-launch doctor shows what the site has"
+    return Check(name=f"{kind} job", verdict=Verdict.FAIL, figure=said, fix=fix)
+
+
+def nodes_down(partition: str) -> str:
+    """How the nodes of a partition stand, if not one of them can take a job now."""
+    words = ["sinfo", "--noheader", "--format=%D %T"]
+    words += [f"--partition={partition}"] if partition else []
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=CALL_LIMIT_S)
+    counts: collections.Counter[str] = collections.Counter()
+    for line in done.stdout.splitlines():
+        number, state = line.split()
+        if state.rstrip("~#%^$+-@!") in USABLE:  # marks of power saving and reboots
+            return ""
+        counts[state] += int(number)
+    told = ", ".join(f"{number} {state}" for state, number in counts.items())
+    return f"no node of {partition or 'any partition'} can take a job now: {told}" if told else ""

@@ -1,20 +1,22 @@
-"""The live dashboard: a pure function from a view to something rich can draw, and the loop.
+"""The live dashboard: a pure function from a view and a page to something rich can draw.
 
 One row a seed. Columns that a narrow terminal has no room for are left out, and where there are
-more seeds than lines, those that need attention come first.
+more seeds than lines, those that need attention come first and the others page by page.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import time
+from itertools import repeat
+from statistics import fmean
 
-from rich.console import Console, Group, RenderableType
-from rich.live import Live
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from launcher import figures, hints
-from launcher.progress import thin
+from launcher.pages import Page, choose
+from launcher.progress import Progress, thin
 from launcher.states import BAD, State
 from launcher.watch import SeedView, StageView, View
 
@@ -22,6 +24,10 @@ WIDE = 110
 """Columns from which the loss curve is drawn."""
 CURVE = 20
 MAX_BAR = 40
+USUAL_NAME = 5
+"""Characters of a seed without a variant, in `OTHER_COLUMNS`."""
+MIN_NAME = 12
+"""Characters that a name may take on any terminal."""
 OTHER_COLUMNS = 64
 """Room of everything but bar and curve."""
 MARKS = {
@@ -37,32 +43,42 @@ MARKS = {
 COMMAND_NAMES = {"roundtrip": "round trip", "ttt": "TTT"}
 
 
-def render(view: View, width: int, height: int, *, hint: bool = True) -> RenderableType:
-    """Draw one view for a terminal of that size; `hint` adds how to leave it."""
-    below = _problems(view, max(1, (height - 10) // 6))
-    if hint:
-        below += _hint(view, width)
-    above = 5 + _is_preparing(view)  # header, captions, and a line to spare
-    room = max(2, height - above - _num_lines(below, width))
-    return Group(_header(view), Text(), _table(view, width, room), *below)
+def render(
+    view: View,
+    width: int,
+    height: int,
+    *,
+    hint: bool = True,
+    page: int = 0,
+    has_keys: bool = False,
+) -> RenderableType:
+    """Draw one page of a view for a terminal of that size; `hint` adds how to leave it."""
+    below = _below(view, width, height, hint)
+    shown = choose(view.seeds, _room(view, width, height, below), page)
+    return Group(*_header(view), Text(), _table(view, width, shown, has_keys), *below)
 
 
-def run_live(views: Iterable[View], console: Console) -> View:
-    """Draw views as they come, in place; returns the last."""
-    last: View | None = None
-    with Live(console=console, auto_refresh=False, vertical_overflow="crop") as live:
-        for last in views:
-            live.update(
-                render(last, console.width, console.height, hint=not last.is_over), refresh=True
-            )
-    assert last is not None, "there is always a first view"
-    return last
+def num_pages(view: View, width: int, height: int, *, hint: bool = True) -> int:
+    """How many pages `render` has for it."""
+    below = _below(view, width, height, hint)
+    return choose(view.seeds, _room(view, width, height, below), 0).count
 
 
-def _header(view: View) -> RenderableType:
+def _below(view: View, width: int, height: int, hint: bool) -> list[Text]:
+    problems = _problems(view, max(1, (height - 10) // 6))
+    return problems + (_hint(view, width) if hint else [])
+
+
+def _room(view: View, width: int, height: int, below: list[Text]) -> int:
+    """Lines for seeds: without header, what stands below, captions, and two to spare."""
+    above = _num_lines(_header(view), width) + 3 + _is_preparing(view)
+    return max(2, height - above - _num_lines(below, width))
+
+
+def _header(view: View) -> list[Text]:
     title = Text.assemble(("golf-launch ", "dim"), (view.name, "bold"))
     started = f"started {figures.ago(view.now - view.created_at)}"
-    return Group(title, Text.assemble(counts(view), (f"  {started}", "dim")))
+    return [title, Text.assemble(counts(view), (f"  {started}", "dim"))]
 
 
 def counts(view: View) -> Text:
@@ -81,8 +97,7 @@ def evidence(view: View) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
     for name in ("stage", "state", "evidence", "seen"):
         table.add_column(name, overflow="fold")
-    stages = [stage for seed in view.seeds for stage in seed.stages]
-    for stage in [view.prepare, *stages] if view.prepare is not None else stages:
+    for stage in view.stages:
         seen = stage.status.observation
         mark, style = MARKS[seen.state]
         state = Text(f"{mark} {seen.state}", style=style)
@@ -90,12 +105,32 @@ def evidence(view: View) -> Table:
     return table
 
 
-def _table(view: View, width: int, room: int) -> Table:
+def attempts(view: View) -> Table | None:
+    """Every attempt of the stages that needed more than one; nothing where none did."""
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
+    for name in ("stage", "attempt", "job", "node", "began", "lasted", "end"):
+        table.add_column(name, overflow="fold")
+    for stage in view.stages:
+        for number, attempt in enumerate(stage.attempts if len(stage.attempts) > 1 else (), 1):
+            began = time.strftime("%m-%d %H:%M:%S", time.localtime(attempt.began_at))
+            lasted_s = None if attempt.ended_at is None else attempt.ended_at - attempt.began_at
+            end = "warned, " * attempt.warned + (attempt.end or "no word")
+            code = "" if attempt.exit_code is None else f" (exit code {attempt.exit_code})"
+            words = (attempt.job, attempt.node, began, figures.duration(lasted_s), end + code)
+            table.add_row(stage.key if number == 1 else "", str(number), *words)
+    return table if table.row_count else None
+
+
+def _table(view: View, width: int, shown: Page, has_keys: bool) -> Table:
     wide = width >= WIDE
-    bar_width = min(MAX_BAR, max(8, width - OTHER_COLUMNS - (CURVE + 1 if wide else 0)))
+    most = max(MIN_NAME, width // 4)
+    taken = OTHER_COLUMNS + (CURVE + 1 if wide else 0)
+    longest = max((len(_name(seed, most)) for seed in view.seeds), default=0)
+    taken += max(0, longest - USUAL_NAME)
+    bar_width = min(MAX_BAR, max(8, width - taken))
     table = Table(box=None, expand=True, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim")
     table.add_column("seed", justify="right", no_wrap=True)
-    table.add_column("state", no_wrap=True, min_width=12)
+    table.add_column("state", no_wrap=True, min_width=14)  # steady while pages turn
     table.add_column("progress", ratio=1, no_wrap=True, overflow="ellipsis")
     if wide:
         table.add_column("train loss", no_wrap=True)
@@ -105,11 +140,14 @@ def _table(view: View, width: int, room: int) -> Table:
         assert view.prepare is not None
         cells = [Text("data"), _state(view.prepare), Text(view.prepare.status.reason, style="dim")]
         table.add_row(*cells)
-    shown, hidden = _choose(view.seeds, room)
-    for seed in shown:
-        table.add_row(*_row(seed, wide, bar_width))
-    if hidden:
-        table.add_row(Text("…", style="dim"), Text(f"{len(hidden)} more", style="dim"))
+    for seed in shown.kept:
+        table.add_row(Text(_name(seed, most), style="bold"), *_row(seed, wide, bar_width))
+    if shown.count > 1:
+        keys = "n next, p back" if has_keys else ""
+        words = ("┄┄┄┄", f"page {shown.number + 1} of {shown.count}", keys)
+        table.add_row(*(Text(word, style="dim") for word in words))
+    for seed in shown.turned:
+        table.add_row(Text(_name(seed, most), style="bold"), *_row(seed, wide, bar_width))
     return table
 
 
@@ -117,24 +155,15 @@ def _is_preparing(view: View) -> bool:
     return view.prepare is not None and view.prepare.status.state is not State.DONE
 
 
-def _choose(
-    seeds: tuple[SeedView, ...], room: int
-) -> tuple[tuple[SeedView, ...], tuple[SeedView, ...]]:
-    """Seeds shown and hidden; where room is short, trouble and work come before the rest."""
-    if len(seeds) <= room:
-        return seeds, ()
-    order = [State.FAILED, State.LOST, State.RUNNING, State.CANCELLED, State.SKIPPED]
-    ranked = sorted(seeds, key=lambda s: order.index(s.state) if s.state in order else len(order))
-    chosen = {seed.seed for seed in ranked[: room - 1]}
-    return (
-        tuple(seed for seed in seeds if seed.seed in chosen),
-        tuple(seed for seed in seeds if seed.seed not in chosen),
-    )
+def _name(view: SeedView, most: int) -> str:
+    """Variant and seed in at most so many characters: the end of it, which tells them apart."""
+    name = view.name
+    return name if not view.variant or len(name) <= most else f"…{name[1 - most :]}"
 
 
 def _row(view: SeedView, wide: bool, bar_width: int) -> list[Text]:
     progress = view.progress
-    cells = [Text(str(view.seed), style="bold"), _state(view.stage), _progress(view, bar_width)]
+    cells = [_state(view.stage), _progress(view, bar_width, wide)]
     if wide:
         cells.append(Text(figures.sparkline(thin(progress.losses, CURVE)), style="cyan"))
     loss, bpb = view.final_loss, view.final_bpb
@@ -161,11 +190,11 @@ def _state(stage: StageView) -> Text:
         word = str(state)
     elif state is not State.RUNNING:
         word = f"{stage.kind} {state}"
-    again = f" ×{stage.status.attempt}" if stage.status.attempt > 1 else ""
+    again = f" ×{stage.num_attempts}" if stage.num_attempts > 1 else ""
     return Text.assemble((f"{mark} {word}", style), (again, "dim"))
 
 
-def _progress(view: SeedView, bar_width: int) -> Text:
+def _progress(view: SeedView, bar_width: int, wide: bool) -> Text:
     progress, state = view.progress, view.state
     if state in BAD or state in (State.WAITING, State.PLANNED):
         return Text(view.stage.status.reason, style="dim")
@@ -178,7 +207,43 @@ def _progress(view: SeedView, bar_width: int) -> Text:
     else:
         counts = f" {progress.step or 0}/{progress.num_steps}"
     again = f" ↻{progress.recoveries}" if progress.recoveries else ""
-    return bar(progress.fraction, bar_width).append(counts).append(again, style="yellow")
+    text = bar(progress.fraction, bar_width).append(counts).append(again, style="yellow")
+    return text.append_text(_group(progress, wide))
+
+
+def _group(progress: Progress, wide: bool) -> Text:
+    """The workers of a group, and how busy they are."""
+    if progress.busy is None:
+        return Text()
+    if progress.rebuilding:
+        return Text(f" rebuilds, {progress.alive} of {len(progress.busy)} alive", style="yellow")
+    if not wide:
+        return Text(f"  {len(progress.busy)}×{fmean(progress.busy):.0%}", style="dim")
+    by_role: dict[str, list[float]] = {}
+    for role, share in zip(progress.roles or repeat("worker"), progress.busy, strict=False):
+        by_role.setdefault(role, []).append(share)
+    told = (
+        f"{len(shares)} {role}{'s' if len(shares) > 1 else ''} {fmean(shares):.0%}"
+        for role, shares in by_role.items()
+    )
+    return Text(f"  {', '.join(told)} busy", style="dim")
+
+
+def groups(view: View) -> list[Text]:
+    """For each seed evaluated by a group of workers: how many, where, and what it survived."""
+    lines = []
+    for seed in view.seeds:
+        progress = seed.progress
+        if progress.busy is None or progress.hosts is None:
+            continue
+        hosts = ", ".join(dict.fromkeys(progress.hosts))
+        busy = " ".join(f"{share:.0%}" for share in progress.busy)
+        told = f"{progress.alive} of {len(progress.busy)} workers on {hosts}, busy {busy}"
+        if progress.recoveries:
+            times = "once" if progress.recoveries == 1 else f"{progress.recoveries} times"
+            told += f"; rebuilt {times}, lastly {progress.last_loss}"
+        lines.append(Text.assemble((f"seed {seed.name}  ", "bold"), told))
+    return lines
 
 
 def bar(fraction: float, width: int) -> Text:
@@ -189,10 +254,11 @@ def bar(fraction: float, width: int) -> Text:
 
 def _problems(view: View, most: int) -> list[Text]:
     """What went wrong, with the end of the log; the first few."""
-    stages = [(f"seed {seed.seed}", seed.stage) for seed in view.seeds]
+    stages = {seed.stage.key: (f"seed {seed.name}", seed.stage) for seed in reversed(view.seeds)}
     if view.prepare is not None:
-        stages.insert(0, ("data", view.prepare))
-    bad = [(who, s) for who, s in stages if s.status.state in (State.FAILED, State.LOST)]
+        stages[view.prepare.key] = ("data", view.prepare)
+    found = reversed(stages.values())
+    bad = [(who, s) for who, s in found if s.status.state in (State.FAILED, State.LOST)]
     if not bad:
         return []
     lines = [Text()]
@@ -200,7 +266,9 @@ def _problems(view: View, most: int) -> list[Text]:
         lines.append(Text(f"{who} {stage.status.state}: {stage.status.reason}", style="red"))
         for line in stage.log_tail[-2:]:
             lines.append(Text(f"  {line}", style="dim", no_wrap=True, overflow="ellipsis"))
-    return [*lines, Text.assemble(("whole log: ", "dim"), hints.command("logs", view.root))]
+    more = f"… {len(bad) - most} more; " if len(bad) > most else ""
+    logs = Text.assemble((f"{more}whole logs: ", "dim"), hints.command("logs", view.root))
+    return [*lines, logs]
 
 
 def _hint(view: View, width: int) -> list[Text]:

@@ -11,15 +11,19 @@ by a job of a minute, which `--job` submits.
 
 from __future__ import annotations
 
+import getpass
 import os
+import shlex
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from golf.config import ContainerConfig
 from launcher.checks import Check, Verdict
-from launcher.cluster_checks import LOCAL_FOLDERS
+from launcher.cluster_checks import LOCAL_FOLDERS, nodes_down
+from launcher.executors.slurm_refusals import fix_of
 from launcher.profile import Profile, default_path
 from launcher.runtimes import ENTRYPOINT, Contained, runtime_of, same_path
 
@@ -33,7 +37,9 @@ echo "host $(hostname)"
 touch "$runs/.doctor" && rm "$runs/.doctor" && echo "writable yes"
 "$python" -c 'import sys; print("python", sys.version.split()[0])'
 "$python" -c 'import torch; print("torch", torch.__version__, torch.version.cuda)' 2>/dev/null
+"$python" -c 'import ray; print("ray", ray.__version__)' 2>/dev/null
 echo "gpus ${CUDA_VISIBLE_DEVICES:-none}"
+echo "image ${GOLF_IMAGE:-none}"
 """
 
 
@@ -58,6 +64,7 @@ def diagnose(profile: Profile, runs: Path) -> Iterator[Check]:
     yield _ok("controller", " ".join(ping.stdout.split()))
     yield _accounting()
     yield _partition(profile)
+    yield _submission(profile)
     yield _runs(runs)
     yield _container(profile)
 
@@ -92,6 +99,30 @@ def _partition(profile: Profile) -> Check:
     if row[1] != "up":
         return _fail("partition", figure, "choose another in slurm.partition, or wait")
     return _ok("partition", figure)
+
+
+def _submission(profile: Profile) -> Check:
+    """Whether Slurm would take a small job with all that the profile names."""
+    words = ["sbatch", "--test-only", "--nodes=1", "--time=1", *_options(profile)]
+    done = _call(*words, "--wrap=true")
+    told = " ".join(done.stderr.split())
+    if done.returncode == 0:
+        return _ok("submission", told.removeprefix("sbatch: "))
+    down = nodes_down(profile.slurm.partition) if "node configuration" in told else ""
+    if down:
+        fix = "wait until they are back"
+        return Check(name="submission", verdict=Verdict.WARN, figure=down, fix=fix)
+    fix = fix_of(told, profile.slurm) or f"try it by hand: {shlex.join(words)} --wrap=true"
+    return _fail("submission", told, fix)
+
+
+def _options(profile: Profile) -> list[str]:
+    """Options of sbatch and srun for what the profile names of the site."""
+    slurm = profile.slurm
+    names = ("partition", "account", "qos", "constraint", "exclude", "reservation")
+    given = {name: str(getattr(slurm, name)) for name in names} | slurm.sbatch
+    flags = [f"--{name}" for name, value in slurm.sbatch.items() if not value]
+    return [f"--{name}={value}" for name, value in given.items() if value] + flags
 
 
 def _runs(runs: Path) -> Check:
@@ -132,9 +163,7 @@ def run_job(profile: Profile, runs: Path) -> Iterator[Check]:
         env=container.env,
     )
     words = ["srun", "--job-name=golf-launch-doctor", "--nodes=1", "--ntasks=1", "--time=1"]
-    for option in ("partition", "account", "qos", "constraint", "reservation"):
-        value = getattr(profile.slurm, option)
-        words += [f"--{option}={value}"] if value else []
+    words += _options(profile)
     words += [*profile.slurm.srun, *runtime.srun_words(contained), *runtime.argv(contained)]
     done = _call(*words, limit_s=JOB_LIMIT_S)
     told = dict(line.split(" ", 1) for line in done.stdout.splitlines() if " " in line)
@@ -154,11 +183,38 @@ def run_job(profile: Profile, runs: Path) -> Iterator[Check]:
         yield _ok("torch", told["torch"])
     else:
         yield _fail("torch", "cannot be imported there", "see site.python, or use an image")
+    if "ray" in told:
+        yield _ok("Ray", told["ray"])
+    else:
+        fix = (
+            "only evaluations with fanout.workers need it; see site.python, or build the image anew"
+        )
+        figure = "cannot be imported there"
+        yield Check(name="Ray", verdict=Verdict.WARN, figure=figure, fix=fix)
+    if container.runtime != "none":
+        yield _image(container, told.get("image", "none"))
+
+
+def _image(container: ContainerConfig, found: str) -> Check:
+    """Which image it was, against the one that the profile wants."""
+    if container.image_id not in ("", found):
+        figure = f"{found}, and the profile wants {container.image_id}"
+        fix = "put the right image there, or mend container.image_id in the profile"
+        return _fail("image", figure, fix)
+    hint = "" if container.image_id else "; as container.image_id, every stage would check it"
+    return _ok("image", f"{found}{hint}")
 
 
 def _call(*words: str, limit_s: float = CALL_LIMIT_S) -> subprocess.CompletedProcess[str]:
     try:
-        return subprocess.run(words, capture_output=True, text=True, check=False, timeout=limit_s)
+        return subprocess.run(
+            words,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=limit_s,
+            env={"USER": getpass.getuser(), **os.environ},  # Charliecloud wants it
+        )
     except FileNotFoundError:
         return subprocess.CompletedProcess(words, 127, "", f"{words[0]} is not installed")
     except subprocess.TimeoutExpired:

@@ -4,14 +4,17 @@ Events and their fields, beside `event` and `time` (seconds since the epoch):
 
 - `state`: a stage changed: `stage` (its key), `seed`, `state`, `command`, `reason`, `evidence`,
   `attempt`; where it went wrong also `log` and `log_tail`.
-- `progress`: a running seed: `seed`, `stage`, `command`, and what applies of `step`, `num_steps`,
+- `progress`: a running seed: `seed`, `variant` (empty where nothing is swept), `stage`, `command`,
+  and what applies of `step`, `num_steps`,
   `loss`, `chunk`, `num_chunks`, `val_loss`, `val_bpb`, `tokens_per_s`, `fraction`, `eta_s`;
-  of an evaluation also `windows_per_s`, of one over a group of workers `busy` and `recoveries`,
-  and `roles` where some adapt and others score.
+  of an evaluation also `windows_per_s`, of one over a group of workers `busy`, `hosts`, `alive`,
+  `recoveries`, `last_loss`, `roles` where some adapt and others score and, while a lost group is
+  replaced, `rebuilding`.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -30,37 +33,36 @@ class EventStream:
     def __init__(self, progress_every_s: float = PROGRESS_EVERY_S) -> None:
         self._progress_every_s = progress_every_s
         self._told: dict[str, tuple[Any, ...]] = {}
-        self._progress_at: dict[int, float] = {}
+        self._progress_at: dict[str, float] = {}
 
     def take(self, view: View) -> Iterator[dict[str, Any]]:
         """The events that this view adds to those before."""
-        if view.prepare is not None:
-            yield from self._stage(view.prepare, None, view.now)
+        for stage in view.stages:
+            yield from self._stage(stage, view.now)
         for seed in view.seeds:
-            for stage in seed.stages:
-                yield from self._stage(stage, seed.seed, view.now)
             yield from self._progress(seed, view.now)
 
-    def _stage(self, stage: StageView, seed: int | None, now: float) -> Iterator[dict[str, Any]]:
+    def _stage(self, stage: StageView, now: float) -> Iterator[dict[str, Any]]:
         status = stage.status
         facts = (status.state, status.command, status.reason, status.attempt)
         if self._told.get(stage.key) == facts:
             return
         self._told[stage.key] = facts
-        event: dict[str, Any] = {"event": "state", "time": now, **_facts(stage, seed)}
+        event: dict[str, Any] = {"event": "state", "time": now, **_facts(stage)}
         if status.state in (State.FAILED, State.LOST):
             event |= {"log": str(stage.log), "log_tail": list(stage.log_tail)}
         yield event
 
     def _progress(self, seed: SeedView, now: float) -> Iterator[dict[str, Any]]:
-        due = self._progress_at.get(seed.seed, float("-inf")) + self._progress_every_s
+        due = self._progress_at.get(seed.stage.key, float("-inf")) + self._progress_every_s
         if seed.state is not State.RUNNING or seed.progress.fraction is None or now < due:
             return
-        self._progress_at[seed.seed] = now
+        self._progress_at[seed.stage.key] = now
         yield {
             "event": "progress",
             "time": now,
             "seed": seed.seed,
+            "variant": seed.variant,
             "stage": seed.stage.key,
             "command": seed.stage.status.command,
             **without_loss_history(seed.progress),
@@ -69,8 +71,6 @@ class EventStream:
 
 def plain_view(view: View) -> dict[str, Any]:
     """A view as nested plain values."""
-    stages = [(seed.seed, stage) for seed in view.seeds for stage in seed.stages]
-    prepare = [] if view.prepare is None else [(None, view.prepare)]
     return {
         "experiment": view.name,
         "time": view.now,
@@ -78,6 +78,7 @@ def plain_view(view: View) -> dict[str, Any]:
         "seeds": [
             {
                 "seed": seed.seed,
+                "variant": seed.variant,
                 "state": str(seed.state),
                 "stage": seed.stage.key,
                 "command": seed.stage.status.command,
@@ -89,17 +90,21 @@ def plain_view(view: View) -> dict[str, Any]:
             for seed in view.seeds
         ],
         "stages": [
-            {**_facts(stage, seed), "age_s": stage.status.observation.age_s(view.now)}
-            for seed, stage in [*prepare, *stages]
+            {
+                **_facts(stage),
+                "age_s": stage.status.observation.age_s(view.now),
+                "attempts": [dataclasses.asdict(attempt) for attempt in stage.attempts],
+            }
+            for stage in view.stages
         ],
     }
 
 
-def _facts(stage: StageView, seed: int | None) -> dict[str, Any]:
+def _facts(stage: StageView) -> dict[str, Any]:
     status = stage.status
     return {
         "stage": stage.key,
-        "seed": seed,
+        "seed": stage.seed,
         "state": str(status.state),
         "command": status.command,
         "reason": status.reason,
@@ -140,6 +145,8 @@ def _progress_text(event: dict[str, Any]) -> str:
         words += _busy_words(event["busy"], event.get("roles"))
     if "recoveries" in event:
         words.append(f"{event['recoveries']} recovered")
+    if "rebuilding" in event:
+        words.append(f"rebuilding: {event['last_loss']}")
     if "eta_s" in event:
         words.append(f"ETA {figures.duration(event['eta_s'])}")
     return "  ".join(words)

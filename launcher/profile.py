@@ -1,4 +1,4 @@
-"""The cluster profile: everything that names a site, so that a job file need not.
+"""The cluster profile: everything that names a site or its user, so that a job file need not.
 
 1. `--profile F`, or `profile.toml` in the user's configuration folder, or no profile.
 2. Read strictly: an unknown key names the nearest right one.
@@ -17,7 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from golf.config import ConfigError, ContainerConfig, Job, build_sections, read_sections
+from golf.config import ConfigError, ContainerConfig, Job
+from golf.sections import build_sections, read_sections
 
 ExecutorName = Literal["local", "slurm"]
 
@@ -82,6 +83,14 @@ class SlurmConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class AuthorConfig:
+    """`[author]`: who signs a submission."""
+
+    name: str = ""
+    github_id: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Profile:
     """A whole profile."""
 
@@ -89,6 +98,7 @@ class Profile:
     slurm: SlurmConfig = SlurmConfig()
     container: ContainerConfig = field(default_factory=ContainerConfig)
     """The site's way to run images, where neither job nor command line names one."""
+    author: AuthorConfig = AuthorConfig()
 
     def plain(self) -> dict[str, Any]:
         """As nested plain values, which `profile_from` reads back."""

@@ -32,6 +32,14 @@ class Progress:
     windows_per_s: float | None = None
     busy: tuple[float, ...] | None = None
     """Share of its time that each worker of a group was in a call, waiting for the others too."""
+    hosts: tuple[str, ...] | None = None
+    """Where each worker of a group runs."""
+    alive: int | None = None
+    """Workers of a group that live."""
+    rebuilding: bool | None = None
+    """A group lost workers and its successor is not ready yet; None where that is not so."""
+    last_loss: str | None = None
+    """Where and why the group was last rebuilt."""
     roles: tuple[str, ...] | None = None
     """`adapter` or `scorer`, of each worker of a pipelined schedule."""
     recoveries: int | None = None
@@ -121,7 +129,6 @@ def eval_progress(paths: EvalPaths) -> Progress:
     elapsed_s, tokens, num_tokens = raw["elapsed_s"], raw["tokens"], raw["num_tokens"]
     speed = tokens / elapsed_s if elapsed_s and tokens else None
     windows = raw.get("windows")
-    workers = raw.get("workers")
     return Progress(
         chunk=raw["chunk"],
         num_chunks=raw["num_chunks"],
@@ -129,14 +136,27 @@ def eval_progress(paths: EvalPaths) -> Progress:
         val_bpb=raw["val_bpb"],
         tokens_per_s=speed,
         windows_per_s=windows / elapsed_s if elapsed_s and windows else None,
-        busy=tuple(worker["busy"] for worker in workers) if workers else None,
-        roles=tuple(worker["role"] for worker in workers)
-        if workers and "role" in workers[0]
-        else None,
-        recoveries=len(raw.get("recoveries", ())) or None,
+        **_group(raw.get("workers") or [], raw.get("recoveries") or []),
         fraction=tokens / num_tokens if num_tokens else None,
         eta_s=(num_tokens - tokens) / speed if speed else None,
     )
+
+
+def _group(workers: list[dict[str, Any]], recoveries: list[dict[str, Any]]) -> dict[str, Any]:
+    """What is known of a group of workers; nothing of an evaluation without one."""
+    fields: dict[str, Any] = {}
+    if workers:
+        fields["busy"] = tuple(worker["busy"] for worker in workers)
+        fields["hosts"] = tuple(worker["host"] for worker in workers)
+        fields["alive"] = sum(worker.get("alive", True) for worker in workers)
+        if "role" in workers[0]:
+            fields["roles"] = tuple(worker["role"] for worker in workers)
+    if recoveries:
+        fields["recoveries"] = len(recoveries)
+        fields["rebuilding"] = recoveries[-1]["rebuild_s"] is None or None
+        last = recoveries[-1]
+        fields["last_loss"] = f"in chunk {last['chunk'] + 1}: {last['cause']}"
+    return fields
 
 
 def thin(values: tuple[float, ...], count: int) -> list[float]:

@@ -12,10 +12,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import ClassVar
 
-from golf.config import ConfigError
+from golf.config import ConfigError, ContainerConfig
 
 ENTRYPOINT = "/opt/golf-launch/entrypoint.sh"
 """Where `containers/` puts it; it tells which image this is and gives way to its arguments."""
@@ -30,6 +30,8 @@ class Contained:
     mounts: tuple[str, ...] = ()
     """`/host:/inside` pairs."""
     env: Mapping[str, str] = field(default_factory=dict)
+    passed: tuple[str, ...] = ()
+    """Variables that the command reads with the values they have when it starts."""
     num_gpus: int = 0
 
 
@@ -51,6 +53,10 @@ class Runtime(ABC):
 
     def problem_with(self, image: str) -> str:
         """Why an image's name cannot serve here, or nothing."""
+        return ""
+
+    def problem_with_mounts(self, image: str, mounts: Sequence[str]) -> str:
+        """Why `/host:/inside` pairs cannot be mounted, as far as this machine can tell."""
         return ""
 
 
@@ -109,6 +115,19 @@ class Charliecloud(Runtime):
     program = "ch-run"
     image_hint = "a folder made by ch-convert, or a .sqfs file"
 
+    def problem_with_mounts(self, image: str, mounts: Sequence[str]) -> str:
+        """ch-run makes no folders in an image, which is read-only."""
+        root = Path(image)
+        inside = [mount.rpartition(":")[2].lstrip("/") for mount in mounts]
+        absent = [
+            str(root / path) for path in inside if root.is_dir() and not (root / path).exists()
+        ]
+        return (
+            f"folders to mount on are not in the image; mkdir -p {' '.join(absent)}"
+            if absent
+            else ""
+        )
+
     def argv(self, wanted: Contained) -> tuple[str, ...]:
         words = ["ch-run"]
         words += [f"--bind={mount}" for mount in wanted.mounts]
@@ -133,6 +152,7 @@ class Podman(Runtime):
             words += self.gpu_words
         words += [f"--volume={mount}" for mount in wanted.mounts]
         words += [f"--env={name}={value}" for name, value in wanted.env.items()]
+        words += [f"--env={name}" for name in wanted.passed]  # others hand all of them on
         return (*words, f"--entrypoint={ENTRYPOINT}", wanted.image, *wanted.argv)
 
 
@@ -159,6 +179,14 @@ def runtime_of(name: str) -> Runtime:
     if name not in RUNTIMES:
         raise ConfigError(f"container.runtime={name!r} must be one of {', '.join(RUNTIMES)}")
     return RUNTIMES[name]()
+
+
+def stage_mounts(runs: Path, data: str, container: ContainerConfig) -> tuple[str, ...]:
+    """What a stage reads and writes: all runs, data that lie elsewhere, and what the job asks for.
+
+    Not the experiment alone: some runtimes need the folder to exist in the image.
+    """
+    return (*same_path([str(runs), *filter(None, [data])]), *container.mounts)
 
 
 def same_path(folders: Sequence[str]) -> tuple[str, ...]:

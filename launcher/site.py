@@ -9,6 +9,7 @@ from typing import Protocol
 from launcher.checks import Check, Verdict, check_plan
 from launcher.plan import Plan
 from launcher.profile import Profile, default_path
+from launcher.ray_checks import ray_checks
 
 
 class Site(Protocol):
@@ -32,7 +33,7 @@ class ThisMachine:
     def checks(self, plan: Plan) -> tuple[Check, ...]:
         from launcher.machine import this_machine
 
-        checks = check_plan(plan, this_machine())
+        checks = (*check_plan(plan, this_machine()), *ray_checks(plan.job))
         if shutil.which("sbatch") is None:
             return checks
         return (
@@ -59,7 +60,8 @@ class SlurmSite:
     def checks(self, plan: Plan) -> tuple[Check, ...]:
         from launcher.cluster_checks import check_cluster_plan
 
-        return check_cluster_plan(plan, lambda: list(self._tests(plan)))
+        checks = check_cluster_plan(plan, self._profile.slurm, lambda: list(self._tests(plan)))
+        return (*checks, *ray_checks(plan.job, self._profile.site.python))
 
     def scripts(self, plan: Plan) -> Iterator[str]:
         for kind, text, _ in self._rendered(plan):
@@ -72,6 +74,7 @@ class SlurmSite:
     def _rendered(self, plan: Plan) -> Sequence[tuple[str, str, str]]:
         """Kind, script and Slurm's verdict of the first batch of each kind."""
         from launcher.executors.slurm_batches import make_batches
+        from launcher.executors.slurm_queue import array_limit
         from launcher.executors.slurm_script import Launch
         from launcher.executors.slurm_submit import render
 
@@ -81,6 +84,9 @@ class SlurmSite:
             data=str(plan.data),
             profile=self._profile,
         )
-        batches = make_batches(plan.paths, plan.stages, self._profile.slurm.array_from)
+        array_from = self._profile.slurm.array_from
+        many = len(plan.stages) >= array_from and shutil.which("scontrol") is not None
+        max_array = array_limit() if many else len(plan.stages)
+        batches = make_batches(plan.paths, plan.stages, array_from, max_array)
         firsts = {batch.stages[0].kind: batch for batch in reversed(batches)}
         return [(kind, *render(launch, batch)) for kind, batch in reversed(firsts.items())]

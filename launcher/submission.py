@@ -1,61 +1,29 @@
 """The challenge's submission folder, of an experiment whose seeds are all done.
 
-1. `train_gpt.py`: the experiment's own copy of the training code, compressed, behind the few lines
-   of `launcher.bundled`; it runs alone, and its size is the code that is counted.
+1. `train_gpt.py`: the file that the experiment made of its own copy of the code (`golf.bundle`). It
+   runs alone, and its bytes are those that every seed's gate has counted.
 2. A log a seed, `submission.json`, `requirements.txt` and a README made of the report.
 """
 
 from __future__ import annotations
 
-import base64
-import json
-import lzma
+import dataclasses
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from golf.records import read_json, replace_file, write_json
-from launcher import bundled
 from launcher.errors import LaunchError
-from launcher.experiment import Experiment
+from launcher.experiment import Runs
 from launcher.report import Report
 from launcher.reporting.scores import SeedScore
 from launcher.reporting.tables import markdown
 from launcher.states import State
 
-LEFT_OUT = (
-    "golf.bench",
-    "golf.stage",
-    "golf.data.download",
-    "golf.data.encode",
-    "golf.data.hub",
-    "golf.data.prepare",
-)
-"""What makes shards, measures speed or serves the launcher; no record is trained by it."""
 REQUIREMENTS = ("numpy", "safetensors", "sentencepiece", "torch>=2.7", "zstandard")
-RULE_BYTES = 16_000_000
 
 
-def bundle(package: Path, job: str) -> str:
-    """The single file, of a package's folder and the text of a job file."""
-    content = json.dumps({"sources": dict(_sources(package)), "job": job}).encode()
-    payload = base64.b85encode(lzma.compress(content, preset=9 | lzma.PRESET_EXTREME)).decode()
-    source = Path(bundled.__file__).read_text()
-    assert source.count('PAYLOAD = ""') == 1
-    return source.replace('PAYLOAD = ""', f'PAYLOAD = "{payload}"')
-
-
-def _sources(package: Path) -> Iterator[tuple[str, str]]:
-    for path in sorted(package.rglob("*.py")):
-        name = ".".join((package.name, *path.relative_to(package).with_suffix("").parts))
-        if name.endswith(".__init__"):
-            yield name.removesuffix("__init__"), path.read_text()
-        elif name not in LEFT_OUT:
-            yield name, path.read_text()
-
-
-def write(experiment: Experiment, report: Report, out: Path, author: dict[str, str]) -> Path:
+def write(runs: Runs, report: Report, out: Path, author: dict[str, str]) -> Path:
     """Write the folder; returns the path of its `submission.json`.
 
     Raises:
@@ -65,22 +33,39 @@ def write(experiment: Experiment, report: Report, out: Path, author: dict[str, s
     if missing:
         raise LaunchError(
             f"seeds {', '.join(missing)} are not done, and every registered seed belongs to a "
-            f"submission; finish them with golf-launch resume {experiment.name}"
+            f"submission; finish them with golf-launch resume {runs.whole.root.name}"
         )
     if out.exists() and any(out.iterdir()):
         raise LaunchError(f"{out} is not empty; name another folder with --out")
-    script = bundle(experiment.paths.code / "golf", experiment.paths.job.read_text())
-    _write(out / "train_gpt.py", script)
-    code_bytes = len(script.encode())
-    scores = report.final_scores(str(experiment.paths.root)).seeds
-    sizes = {s.seed: (s.model_bytes or 0) + code_bytes for s in report.seeds}
+    script = runs.paths.script.read_bytes()
+    code_bytes = _counted_code(report, len(script))
+    with replace_file(out / "train_gpt.py") as temporary:
+        temporary.write_bytes(script)
+    scores = report.final_scores(str(runs.paths.root)).seeds
+    sizes = {s.seed: s.total_bytes for s in report.seeds if s.total_bytes is not None}
     _write(out / "requirements.txt", "\n".join(REQUIREMENTS) + "\n")
     for seed, score in scores.items():
-        _write(out / f"train_seed{seed}.log", _log(experiment, seed, score, sizes[seed]))
+        _write(out / f"train_seed{seed}.log", _log(runs, seed, score, sizes[seed]))
     _write(out / "README.md", _readme(report, code_bytes, max(sizes.values())))
     path = out / "submission.json"
     write_json(path, _submission(report, scores, sizes, code_bytes, author))
     return path
+
+
+def _counted_code(report: Report, size: int) -> int:
+    """The bytes of the file that ships, which must be those that the gate has counted.
+
+    Raises:
+        LaunchError: it has been changed since.
+    """
+    counted = {seed.code_bytes for seed in report.seeds}
+    if counted != {size}:
+        figures = ", ".join(f"{found or 0:,}" for found in counted)
+        raise LaunchError(
+            f"train_gpt.py of {report.name} has {size:,} bytes, and its seeds counted {figures}; "
+            "put the file back as it was registered"
+        )
+    return size
 
 
 def _write(path: Path, text: str) -> None:
@@ -88,11 +73,11 @@ def _write(path: Path, text: str) -> None:
         temporary.write_text(text)
 
 
-def _log(experiment: Experiment, seed: int, score: SeedScore, total_bytes: int) -> str:
+def _log(runs: Runs, seed: int, score: SeedScore, total_bytes: int) -> str:
     """What the seed's stages printed, and the result under the challenge's labels."""
-    logs = [experiment.paths.stage(f"{seed}/{kind}").log for kind in ("train", "eval")]
+    logs = [runs.whole.stage(stage.key).log for stage in runs.stages_of(seed)]
     text = "".join(log.read_text(errors="replace") for log in logs if log.exists())
-    tokens = scored_tokens(experiment, seed)
+    tokens = scored_tokens(runs, seed)
     ends = [f"seed:{seed}", f"val_tokens: {tokens}"] if tokens else [f"seed:{seed}"]
     if score.train_seconds is not None:
         ms = f"{1000 * score.train_seconds:.0f}ms"
@@ -105,9 +90,9 @@ def _log(experiment: Experiment, seed: int, score: SeedScore, total_bytes: int) 
     return text + "\n".join(ends) + "\n"
 
 
-def scored_tokens(experiment: Experiment, seed: int) -> int | None:
+def scored_tokens(runs: Runs, seed: int) -> int | None:
     """Tokens that a seed's TTT evaluation scored."""
-    result: dict[str, Any] = read_json(experiment.paths.evaluation(seed, "ttt").result) or {}
+    result: dict[str, Any] = read_json(runs.paths.evaluation(seed, "ttt").result) or {}
     return result.get("tokens")
 
 
@@ -141,10 +126,8 @@ def _submission(
             }
             for seed, score in scores.items()
         },
-        "compliance": {
-            **{gate.name: gate.passed for gate in report.gates if gate.limit is not None},
-            "artifact with its code": max(sizes.values()) <= RULE_BYTES,
-        },
+        "compliance": {g.name: g.passed for g in report.gates if g.limit is not None},
+        "validation": dataclasses.asdict(report.final_scores("").validation),
         "outside_rule": list(report.outside_rule),
         "hardware": f"{first.num_devices} x {first.device}",
         "attention": first.attention,
@@ -159,6 +142,5 @@ def _readme(report: Report, code_bytes: int, total_bytes: int) -> str:
         "```\npip install -r requirements.txt\n"
         f"python train_gpt.py --data DATA --seed {report.seeds[0].seed}\n```\n\n"
         f"`train_gpt.py` holds all of the training code in {code_bytes:,} bytes; with the heaviest "
-        f"model it is {total_bytes:,} bytes. The tables above count the package as it is, "
-        f"uncompressed. Seeds: {seeds}; a log of each is beside this file.\n"
+        f"model it is {total_bytes:,} bytes. Seeds: {seeds}; a log of each is beside this file.\n"
     )

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-LIGHT_GOLF = {"golf", "golf.config", "golf.records"}
+LIGHT_GOLF = {"golf", "golf.bundle", "golf.config", "golf.records", "golf.sections"}
 HEAVY = ("torch", "numpy", "scipy", "submitit", "ray", "pyarrow", "sentencepiece")
 EXECUTOR_FAMILIES = ("local", "slurm")
 
@@ -136,7 +136,10 @@ sys.exit(code)
     assert done.stdout.splitlines()[-1] == "HEAVY []"
 
 
-@pytest.mark.parametrize("module", ["golf.config", "golf.records", "golf.stage", "golf.cli"])
+@pytest.mark.parametrize(
+    "module",
+    ["golf.bundle", "golf.config", "golf.records", "golf.sections", "golf.stage", "golf.cli"],
+)
 def test_settings_records_and_stages_need_nothing_heavy(module: str) -> None:
     code = f"import sys, {module}; print([n for n in {HEAVY!r} if n in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -17,7 +17,7 @@ from pathlib import Path
 from torch import Tensor
 
 from golf.config import ConfigError, ModelConfig, QuantizeConfig, job_from_sections
-from golf.quantize.budget import ArtifactReport, BudgetError, check_budget, code_bytes
+from golf.quantize.budget import ArtifactReport, BudgetError, check_budget
 from golf.quantize.container import MAGIC, decode, encode
 from golf.quantize.gptq_lite import dequantize, quantize_state
 from golf.quantize.header import ArtifactError
@@ -30,7 +30,6 @@ __all__ = [
     "ArtifactReport",
     "BudgetError",
     "check_budget",
-    "code_bytes",
     "read_artifact",
     "write_artifact",
 ]
@@ -60,7 +59,7 @@ def write_artifact(
     content, header = encode(quantize_state(state, quantize), settings, quantize.zstd_level)
     with replace_file(path) as temporary:
         temporary.write_bytes(content)
-    return ArtifactReport(len(content), code_bytes(), header.tensor_bytes())
+    return ArtifactReport(len(content), header.tensor_bytes())
 
 
 def read_artifact(path: Path) -> Artifact:
@@ -81,5 +80,5 @@ def read_artifact(path: Path) -> Artifact:
         job = job_from_sections(header.settings, where="its header")
     except (ArtifactError, ConfigError) as error:
         raise ArtifactError(f"{path} cannot be loaded: {error}") from error
-    report = ArtifactReport(len(content), code_bytes(), header.tensor_bytes())
+    report = ArtifactReport(len(content), header.tensor_bytes())
     return Artifact(dequantize(stored), job.model, job.quantize, report)

@@ -1,13 +1,12 @@
 """What an artifact weighs, against the challenge's limit of 16,000,000 bytes for model and code.
 
-Bytes are decimal and counted on disk: the compressed model as one file, the `.py` files of this
-package as they are.
+Bytes are decimal and counted on disk: the compressed model as one file, and the single Python file
+that ships (`golf.bundle`).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from golf.records import RunError
 
@@ -21,18 +20,12 @@ class BudgetError(RunError):
 
 @dataclass(frozen=True)
 class ArtifactReport:
-    """Bytes of an artifact, all of them, by tensor and by part of the model."""
+    """Bytes of an artifact's file, all of them, by tensor and by part of the model."""
 
     model_bytes: int
-    """The artifact's file."""
-    code_bytes: int
     tensor_bytes: dict[str, int]
     """Compressed bytes by tensor. Small tensors share a frame and take part by their plain size;
     what is missing to `model_bytes` is the header."""
-
-    @property
-    def total_bytes(self) -> int:
-        return self.model_bytes + self.code_bytes
 
     @property
     def group_bytes(self) -> dict[str, int]:
@@ -57,26 +50,21 @@ def group_of(name: str) -> str:
     return "embeddings" if name.endswith(("emb.weight", "embed.weight")) else "other"
 
 
-def code_bytes() -> int:
-    """Bytes of the `.py` files of the installed `golf` package, as they are."""
-    package = Path(__file__).resolve().parents[1]
-    return sum(path.stat().st_size for path in package.rglob("*.py"))
-
-
-def check_budget(report: ArtifactReport, budget_bytes: int) -> None:
-    """Hold an artifact to its budget.
+def check_budget(report: ArtifactReport, code_bytes: int, budget_bytes: int) -> None:
+    """Hold an artifact and the code that ships with it to their budget.
 
     Raises:
         BudgetError: model and code together exceed `budget_bytes`.
     """
-    over = report.total_bytes - budget_bytes
+    total_bytes = report.model_bytes + code_bytes
+    over = total_bytes - budget_bytes
     if over <= 0:
         return
     groups = ", ".join(f"{name} {size:,}" for name, size in report.group_bytes.items())
     tensors = ", ".join(f"{name} {size:,}" for name, size in report.heaviest())
     raise BudgetError(
         f"the artifact is {over:,} bytes over its budget: model {report.model_bytes:,} + code "
-        f"{report.code_bytes:,} = {report.total_bytes:,} bytes, allowed {budget_bytes:,}. "
+        f"{code_bytes:,} = {total_bytes:,} bytes, allowed {budget_bytes:,}. "
         f"By part: {groups}. Heaviest tensors: {tensors}. A smaller model.mlp_mult, "
         "model.num_layers or model.bigram_vocab_size, or a larger quantize.scale_floor, saves bytes"
     )

@@ -75,8 +75,8 @@ def show_views(views: Iterator[View], json_lines: bool) -> None:
     """Show views as they come: live in a terminal, else as lines."""
     from rich.console import Console
 
-    from launcher.dashboard import run_live
     from launcher.events import EventStream, plain_lines
+    from launcher.live import run_live
 
     console = Console()
     if console.is_terminal and not json_lines:
@@ -94,10 +94,10 @@ def show_views(views: Iterator[View], json_lines: bool) -> None:
 
 def _report(experiment: Experiment, executor: Executor, json_lines: bool) -> int:
     from launcher.commands.report import show
-    from launcher.report import collect, write
+    from launcher.results import read_results, write_results
 
-    report = collect(experiment, executor)
-    write(report, experiment.paths)
+    report = read_results(experiment, executor)
+    write_results(report, experiment.paths)
     if json_lines:
         _print_event({"event": "report", **report.plain()})
     else:

@@ -31,4 +31,10 @@ def main(arguments: argparse.Namespace) -> int:
     console.print(dashboard.render(view, console.width, 10_000, hint=False))
     console.print()
     console.print(dashboard.evidence(view))
+    for line in dashboard.groups(view):
+        console.print(line)
+    attempts = dashboard.attempts(view)
+    if attempts is not None:
+        console.print()
+        console.print(attempts)
     return 0

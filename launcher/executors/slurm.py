@@ -11,15 +11,16 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from golf.records import read_json, read_lines
 from launcher.errors import LaunchError
 from launcher.executors.slurm_batches import Batch, make_batches, write_batch, written_batches
 from launcher.executors.slurm_ended import EndedJobs
-from launcher.executors.slurm_queue import Answer, Job, Queue
-from launcher.executors.slurm_script import Launch, Needs, body, parameters
+from launcher.executors.slurm_queue import Answer, Job, Queue, array_limit
+from launcher.executors.slurm_refusals import fix_of
+from launcher.executors.slurm_script import Launch, Needs, body, needs_of, parameters
 from launcher.executors.slurm_words import ENDS, STATES, waiting_reason
 from launcher.experiment import Experiment, Submission
 from launcher.profile import Profile
@@ -49,22 +50,32 @@ class SlurmExecutor:
         )
         self._queue = Queue(profile.slurm.poll_seconds, profile.slurm.slowest_poll_seconds)
         self._ended = EndedJobs(experiment.paths.jobs / "ended.jsonl")
+        self._released: set[tuple[str, int]] = set()
 
     # ---- submit ----
 
     def submit(self, stages: Sequence[Stage], lock: int) -> None:
         folder = self._experiment.paths.jobs
         folder.mkdir(exist_ok=True)
-        ids: dict[str, tuple[str, Batch]] = {}
-        array_from = self._launch.profile.slurm.array_from
-        for batch in make_batches(self._experiment.paths, stages, array_from):
-            needs = self._needs(batch, ids)
+        ids = self._under_way(stages)
+        num_submitted = 0
+        for batch in self._batches(stages, ids):
             write_batch(folder, batch)
-            job_id = self._submit(batch, needs)
+            try:
+                job_id = self._submit(batch, needs_of(batch, ids))
+            except LaunchError as error:
+                told = _refusal(error, self._launch.profile, num_submitted, len(stages))
+                raise told from error
             for index, stage in enumerate(batch.stages):
-                ids[stage.key] = (job_id, batch)
-                self._record(stage.key, batch.task_id(job_id, index))
+                ids[stage.key] = batch.task_id(job_id, index)
+                self._record(stage.key, ids[stage.key])
+            num_submitted += len(batch.stages)
         self._queue.forget()
+
+    def _batches(self, stages: Sequence[Stage], under_way: dict[str, str]) -> tuple[Batch, ...]:
+        array_from = self._launch.profile.slurm.array_from
+        max_array = array_limit() if len(stages) >= array_from else len(stages)
+        return make_batches(self._experiment.paths, stages, array_from, max_array, under_way)
 
     def _submit(self, batch: Batch, needs: Needs) -> str:
         from launcher.executors.slurm_submit import ScriptExecutor
@@ -73,19 +84,15 @@ class SlurmExecutor:
         executor = ScriptExecutor(self._launch.paths.jobs, wanted, len(batch.stages))
         return executor.submit_script(body(self._launch, batch))
 
-    def _needs(self, batch: Batch, ids: dict[str, tuple[str, Batch]]) -> Needs:
-        """Jobs to wait for: of this submission, or of an earlier one that is still under way."""
-        keys = list(dict.fromkeys(key for stage in batch.stages for key in stage.after))
-        found = [ids[key] for key in keys if key in ids]
-        earlier = self._experiment.submissions()
-        waiting = [
-            earlier[key].job_id
-            for key in keys
-            if key not in ids and key in earlier and not self._is_done(key)
-        ]
-        wait_for = tuple(dict.fromkeys([job_id for job_id, _ in found] + waiting))
-        own = batch.is_array and any(before.is_array for _, before in found)
-        return Needs(ids=wait_for, each_its_own=own)
+    def _under_way(self, stages: Sequence[Stage]) -> dict[str, str]:
+        """Jobs of an earlier submission that these stages wait for."""
+        own = {stage.key for stage in stages}
+        waited = {key for stage in stages for key in stage.after} - own
+        return {
+            key: job.job_id
+            for key, job in self._experiment.submissions().items()
+            if key in waited and not self._is_done(key)
+        }
 
     def _is_done(self, key: str) -> bool:
         status = read_json(self._experiment.paths.stage(key).status) or {}
@@ -136,6 +143,7 @@ class SlurmExecutor:
         ]
         told = self._queue.gone(missing) if missing and not answer.problem else {}
         known = {**told, **answer.jobs}
+        self._release(ids, answer)
         # A job that is requeued passes through states that look like an end; squeue shows it again.
         self._ended.keep(known[job_id] for job_id in ids.values() if job_id in known)
         return {
@@ -144,6 +152,26 @@ class SlurmExecutor:
             )
             for key, job_id in ids.items()
         }
+
+    def _release(self, ids: Mapping[str, str], answer: Answer) -> None:
+        """Let jobs start that were put back into the queue and are held there.
+
+        Slurm holds a requeued job back for as long as its old credentials are valid
+        (`cred_expire` of slurm.conf, two minutes). It sets that time when the last process of the
+        job has ended, so the batch script cannot lift it; whoever looks next can. Where nobody
+        looks, or a site forbids it, the job starts two minutes later.
+        """
+        held = []
+        for key, job_id in ids.items():
+            job = answer.jobs.get(job_id)
+            if job is None or job.state != "PENDING" or job.reason != "BeginTime":
+                continue
+            attempt = int(self._last_note(key).get("attempt", 0))
+            if attempt and (job_id, attempt) not in self._released:
+                self._released.add((job_id, attempt))
+                held.append(job_id)
+        if held:
+            self._queue.release(held)
 
     def _observation(
         self, key: str, job_id: str, job: Job | None, answer: Answer, now: float
@@ -184,7 +212,7 @@ class SlurmExecutor:
         if last.get("event") == "gave_up":
             return f"gave up after {last['attempt']} attempts (slurm.max_attempts)"
         if last.get("event") == "setup_failed":
-            return "a setup line of the profile failed; see the job's output in jobs/"
+            return "a setup line of the profile failed; golf-launch logs --jobs shows which"
         if job.state in ENDS:
             return ENDS[job.state]
         output = tail_lines(self._output(job), OUTPUT_LINES)
@@ -229,3 +257,18 @@ class SlurmExecutor:
         )
         if done.returncode != 0 and "Invalid job id" not in done.stderr:
             raise LaunchError(f"scancel failed: {done.stderr.strip()}")
+
+
+def _refusal(
+    error: LaunchError, profile: Profile, num_submitted: int, num_wanted: int
+) -> LaunchError:
+    """sbatch's words, what mends it, and what the same submission has left in the queue."""
+    stays = (
+        f"{num_submitted} of {num_wanted} stages are in the queue and stay there, "
+        "golf-launch resume submits the others"
+        if num_submitted
+        else "nothing was submitted"
+    )
+    return LaunchError(
+        "; ".join(filter(None, [str(error), fix_of(str(error), profile.slurm), stays]))
+    )

@@ -8,7 +8,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import subprocess
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -17,6 +19,8 @@ from launcher.executors.slurm_words import OVER
 
 CALL_LIMIT_S = 30.0
 SLOWER = 1.5
+DEFAULT_ARRAY_LIMIT = 1001
+"""MaxArraySize where a site does not set it; task numbers from 0 stay below it."""
 FORMAT = "%i|%T|%S|%N|%j|%r"
 """Job, state, start, nodes, name; the reason last, because it is free text."""
 
@@ -87,6 +91,12 @@ class Queue:
             self._ended |= self._ask_sacct(unknown)
         return {job_id: self._ended[job_id] for job_id in ids if job_id in self._ended}
 
+    def release(self, ids: Collection[str]) -> None:
+        """Let jobs start now that Slurm holds for a while; a refusal only leaves them waiting."""
+        with contextlib.suppress(_NoAnswerError):
+            self._call(["scontrol", "update", f"JobId={','.join(ids)}", "StartTime=now"])
+        self.forget()
+
     def _ask(self, now: float) -> Answer:
         words = ["squeue", f"--user={os.getuid()}", "--noheader", "--array", "--states=all"]
         try:
@@ -113,24 +123,38 @@ class Queue:
 
     def _call(self, words: list[str]) -> str:
         self.num_calls += 1
-        try:
-            done = subprocess.run(
-                words,
-                capture_output=True,
-                text=True,
-                errors="replace",
-                check=False,
-                timeout=CALL_LIMIT_S,
-                env={**os.environ, "SLURM_TIME_FORMAT": "%s"},  # seconds since the epoch
-            )
-        except FileNotFoundError:
-            raise _NoAnswerError(f"{words[0]} is not installed on this machine") from None
-        except subprocess.TimeoutExpired:
-            raise _NoAnswerError(f"{words[0]} gave no answer in {CALL_LIMIT_S:.0f} s") from None
-        if done.returncode != 0:
-            told = done.stderr.strip().splitlines()
-            raise _NoAnswerError(told[-1] if told else f"{words[0]} exited {done.returncode}")
-        return done.stdout
+        return _call(words)
+
+
+def array_limit() -> int:
+    """The most tasks that the site lets an array have; Slurm's own default where it is silent."""
+    try:
+        told = _call(["scontrol", "show", "config"])
+    except _NoAnswerError:
+        return DEFAULT_ARRAY_LIMIT
+    found = re.search(r"^MaxArraySize\s*=\s*(\d+)", told, re.MULTILINE)
+    return int(found[1]) if found else DEFAULT_ARRAY_LIMIT
+
+
+def _call(words: list[str]) -> str:
+    try:
+        done = subprocess.run(
+            words,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+            timeout=CALL_LIMIT_S,
+            env={**os.environ, "SLURM_TIME_FORMAT": "%s"},  # seconds since the epoch
+        )
+    except FileNotFoundError:
+        raise _NoAnswerError(f"{words[0]} is not installed on this machine") from None
+    except subprocess.TimeoutExpired:
+        raise _NoAnswerError(f"{words[0]} gave no answer in {CALL_LIMIT_S:.0f} s") from None
+    if done.returncode != 0:
+        told = done.stderr.strip().splitlines()
+        raise _NoAnswerError(told[-1] if told else f"{words[0]} exited {done.returncode}")
+    return done.stdout
 
 
 class _NoAnswerError(Exception):

@@ -1,7 +1,8 @@
 """The batch script of a job: submitit's header, then ours.
 
 1. Parameters, as submitit names them, from the stage's resources and the site's profile.
-2. The command line of the step: srun, the container's runtime, `golf stage`.
+2. The command line of the step: srun, the container's runtime, `golf stage`; on several nodes one
+   task each, of which the first runs the stage.
 3. `slurm_batch.sh`, as it is, below the values that it needs.
 
 submitit makes the header and gives the script to sbatch. The rest is ours, because submitit's own
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
@@ -22,11 +23,16 @@ from golf.config import ContainerConfig
 from launcher.executors.slurm_batches import Batch
 from launcher.experiment import ExperimentPaths
 from launcher.profile import Profile, SlurmConfig
-from launcher.runtimes import Contained, runtime_of, same_path
+from launcher.runtimes import Contained, runtime_of, stage_mounts
 from launcher.stage import Stage
 
 IMAGE_PYTHON = "python3"
 """Inside an image; outside it is the profile's or the launcher's own."""
+ONE_NODE = ("golf", "stage")
+SEVERAL_NODES = ("launcher.fanout.task",)
+"""One task a node: the first runs the stage, the others lend their nodes to it."""
+PASSED = ("SLURM_PROCID", "SLURM_JOB_ID", "SLURM_RESTART_COUNT", "SLURMD_NODENAME")
+"""What tells a task which it is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,13 +49,24 @@ class Launch:
 class Needs:
     """Jobs that must have succeeded before a batch may start."""
 
-    ids: tuple[str, ...] = ()
-    each_its_own: bool = False
-    """Every task of the array waits for the task of the same number."""
+    jobs: tuple[str, ...] = ()
+    arrays: tuple[str, ...] = ()
+    """Of these, each task of the batch waits for the task of the same number."""
 
     def words(self) -> str:
-        kind = "aftercorr" if self.each_its_own else "afterok"
-        return f"{kind}:{':'.join(self.ids)}" if self.ids else ""
+        kinds = {"afterok": self.jobs, "aftercorr": self.arrays}
+        return ",".join(f"{kind}:{':'.join(ids)}" for kind, ids in kinds.items() if ids)
+
+
+def needs_of(batch: Batch, ids: Mapping[str, str]) -> Needs:
+    """What a batch waits for, given the job ids of what is in the queue."""
+    waited = [ids[key] for stage in batch.stages for key in stage.after if key in ids]
+    if not batch.is_array:
+        return Needs(jobs=tuple(dict.fromkeys(waited)))
+    return Needs(
+        jobs=tuple(dict.fromkeys(job for job in waited if "_" not in job)),
+        arrays=tuple(dict.fromkeys(job.partition("_")[0] for job in waited if "_" in job)),
+    )
 
 
 def parameters(launch: Launch, batch: Batch, needs: Needs) -> dict[str, Any]:
@@ -143,10 +160,11 @@ def _command(launch: Launch, stage: Stage, env: dict[str, str]) -> list[str]:
     own = launch.profile.site.python or sys.executable
     python = own if container.runtime == "none" else IMAGE_PYTHON
     contained = Contained(
-        argv=(python, "-m", "golf", "stage"),
+        argv=(python, "-m", *(ONE_NODE if stage.resources.nodes == 1 else SEVERAL_NODES)),
         image=container.image,
-        mounts=(*same_path(_folders(launch)), *container.mounts),
+        mounts=stage_mounts(launch.paths.root.parent, launch.data, container),
         env=env | container.env,
+        passed=PASSED if stage.resources.nodes > 1 else (),
         num_gpus=stage.resources.gpus_per_node,
     )
     wanted = stage.resources
@@ -160,11 +178,3 @@ def _command(launch: Launch, stage: Stage, env: dict[str, str]) -> list[str]:
         runtime.argv(contained),
     )
     return [shlex.join(group) for group in groups if group]
-
-
-def _folders(launch: Launch) -> list[str]:
-    """What a stage reads and writes: all runs, and the data where they lie elsewhere.
-
-    Not the experiment alone: some runtimes need the folder to exist in the image.
-    """
-    return [str(launch.paths.root.parent), *filter(None, [launch.data])]

@@ -4,7 +4,9 @@
 2. A private Ray is started and one worker a rank placed on it; each loads the weights by itself.
 3. This process coordinates: it owns ledger, progress and result, and no model.
 
-The exit codes are those of `golf eval`.
+On several nodes of a job the first one's process coordinates. The exit codes are those of
+`golf eval`; a node that was lost and does not come back is told as a stop, so that the job goes
+back into the queue.
 """
 
 from __future__ import annotations
@@ -14,20 +16,23 @@ import dataclasses
 import os
 import signal
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from golf.cli import EXIT_STOPPED, eval_options, report_evaluation, run_command, weights_path
+from golf.cli import EXIT_STOPPED, report_evaluation, run_command, weights_path
+from golf.cli_options import eval_options
 from golf.config import ConfigError, load_job
 from golf.evaluate.options import EvalOptions
 from golf.evaluate.run import already_evaluated, check_options, evaluate_with
 from golf.evaluate.validation import ValidationSet
 from golf.model.precision import choose_dtype
 from golf.records import DataPaths
-from launcher.fanout.group import RayGroup
+from launcher.fanout.group import NodesLostError, RayGroup
+from launcher.fanout.meeting import Meeting
 from launcher.fanout.pipelined import PipelinedGroup, run_ahead_of, split_workers
 from launcher.fanout.private_ray import private_ray
 from launcher.fanout.rank import RankSpec
@@ -49,15 +54,23 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     result = already_evaluated(spec.options, tell)
     if result is None:
         validation = spec.load_validation()
-        num_gpus = spec.world_size if spec.device == "cuda" else 0
-        with private_ray(arguments.ray_folder, num_cpus=spec.world_size, num_gpus=num_gpus):
+        per_node = spec.world_size // spec.num_nodes
+        num_gpus = per_node if spec.device == "cuda" else 0
+        meeting = Meeting.under_way(arguments.meeting) if spec.num_nodes > 1 else None
+        with private_ray(arguments.ray_folder, per_node, num_gpus, spec.num_nodes, meeting):
             _stop_on_sigterm()
-            result = _run(spec, validation, tell)
+            try:
+                result = _run(spec, validation, tell)
+            except NodesLostError as lost:
+                print(f"golf: {lost}", file=sys.stderr)
+                return EXIT_STOPPED
     return report_evaluation(arguments, result)
 
 
 def _run(spec: RankSpec, validation: ValidationSet, tell: Any) -> dict[str, Any]:
     group = _group(spec, tell)
+    homes = Counter(worker["host"] for worker in group.status()["workers"])
+    tell(f"Ray workers: {', '.join(f'{count} on {host}' for host, count in homes.items())}")
     try:
         return evaluate_with(group, spec.options, validation, tell)
     finally:
@@ -66,9 +79,9 @@ def _run(spec: RankSpec, validation: ValidationSet, tell: Any) -> dict[str, Any]
 
 def _group(spec: RankSpec, tell: Any) -> RayGroup | PipelinedGroup:
     """The workers of the job's schedule."""
-    max_recoveries = spec.options.job.fanout.max_recoveries
+    fanout = spec.options.job.fanout
     if spec.options.job.ttt.schedule == "strict":
-        return RayGroup(spec, max_recoveries)
+        return RayGroup(spec, fanout.max_recoveries, fanout.call_timeout_s)
     adapters, why = split_workers(spec)
     run_ahead = run_ahead_of(spec, adapters)
     tell(
@@ -76,7 +89,7 @@ def _group(spec: RankSpec, tell: Any) -> RayGroup | PipelinedGroup:
         f"ahead ({why})"
     )
     spec = dataclasses.replace(spec, adapters=adapters, run_ahead=run_ahead)
-    return PipelinedGroup(spec, max_recoveries)
+    return PipelinedGroup(spec, fanout.max_recoveries, fanout.call_timeout_s)
 
 
 def _read(arguments: argparse.Namespace) -> RankSpec:
@@ -89,6 +102,11 @@ def _read(arguments: argparse.Namespace) -> RankSpec:
     workers = arguments.workers or job.fanout.workers
     if workers < 1:
         raise ConfigError("name the number of Ray workers: --workers N, or [fanout] workers")
+    if job.fanout.nodes > 1 and (arguments.meeting is None or workers % job.fanout.nodes):
+        raise ConfigError(
+            f"fanout.nodes={job.fanout.nodes} wants a Slurm job that golf-launch submits, and a "
+            "multiple of it as fanout.workers; here it is --set fanout.nodes=1"
+        )
     device = arguments.device or ("cuda" if torch.cuda.is_available() else "cpu")
     options = EvalOptions(
         job=job,
@@ -107,6 +125,7 @@ def _read(arguments: argparse.Namespace) -> RankSpec:
         weights=weights_path(arguments).absolute(),
         device=device,
         world_size=workers,
+        num_nodes=job.fanout.nodes,
         # As torchrun: one thread a process unless told otherwise.
         num_threads=int(os.environ.get("OMP_NUM_THREADS", "1")),
     )
@@ -123,6 +142,7 @@ def _parser() -> argparse.ArgumentParser:
         description="golf eval over a group of Ray workers, started here and ended with it.",
     )
     eval_options(parser.add_argument)
+    parser.add_argument("--meeting", type=Path, help="where the nodes of this job meet")
     parser.add_argument("--ray-folder", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     parser.add_argument("--workers", type=int, metavar="N", help="default: the job's [fanout]")

@@ -12,22 +12,21 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
 from types import FrameType
 
 from golf.stage import prepare_child
+from launcher.fanout.ray_settings import ray_folder
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 def run_guarded(argv: Sequence[str]) -> int:
     """Run the coordinator with this command line; returns its exit code, as a shell tells it."""
-    # Ray's sockets lie in there, and their paths must stay under 108 bytes.
-    with tempfile.TemporaryDirectory(prefix="golf-ray-", ignore_cleanup_errors=True) as folder:
+    with ray_folder() as folder:
         words = [sys.executable, "-m", "launcher.fanout.coordinator", *argv]
         child = subprocess.Popen(
-            [*words, "--ray-folder", folder],
+            [*words, "--ray-folder", str(folder)],
             start_new_session=True,
             preexec_fn=prepare_child(),
             close_fds=False,  # a stage's lock is held as long as anyone works on the stage

@@ -2,7 +2,7 @@
 
 1. Each task goes to all adapters, in the order of the chunks, and to the scorer that has the least
    to do; nobody is waited for until an outcome is asked for.
-2. No more chunks are given out than the scorers may hold, so adapters cannot run away.
+2. Chunks are given out so far beyond the first unscored one, so adapters cannot run away.
 3. Nobody can wait for another in a circle: adapters send without waiting, scorers wait for weights
    that an adapter was told to send before.
 
@@ -11,6 +11,8 @@ Failures are those of every group of Ray workers: all of them are replaced.
 
 from __future__ import annotations
 
+import math
+import time
 from collections import deque
 from typing import Any
 
@@ -20,7 +22,7 @@ from ray.exceptions import RayError, RayTaskError
 
 from golf.config import ConfigError
 from golf.distributed import local_device
-from golf.evaluate.group import GroupFacts
+from golf.evaluate.group import GroupFacts, ReplicasLostError
 from golf.evaluate.pipelined import Scored, Task, Trained
 from golf.evaluate.probe import probe
 from golf.evaluate.split import ChunkWork, Times, best_split
@@ -38,14 +40,18 @@ class PipelinedGroup(RayWorkers):
 
     rank_class = PipelinedRank
 
-    def __init__(self, spec: RankSpec, max_recoveries: int) -> None:
+    def __init__(
+        self, spec: RankSpec, max_recoveries: int, call_timeout_s: float = math.inf
+    ) -> None:
         self.adapters, self.run_ahead = spec.adapters, spec.run_ahead
         self._pending: dict[Any, int] = {}
         self._load: dict[int, int] = {}
         self._trained: dict[int, list[Trained]] = {}
         self._outcomes: deque[Trained | Scored] = deque()
         self._at: list[int | None] = []
-        super().__init__(spec, max_recoveries)
+        self._ended: dict[str, float] = {}
+        """When the last call of each kind came back."""
+        super().__init__(spec, max_recoveries, call_timeout_s)
 
     @property
     def num_scorers(self) -> int:
@@ -65,7 +71,7 @@ class PipelinedGroup(RayWorkers):
 
     def collect(self) -> Trained | Scored:
         while not self._outcomes:
-            (ready,), _ = ray.wait(list(self._pending), num_returns=1)
+            ready = self._next()
             rank = self._pending.pop(ready)
             try:
                 reply: Reply = ray.get(ready)
@@ -100,7 +106,27 @@ class PipelinedGroup(RayWorkers):
         self._outcomes.clear()
         self._load = dict.fromkeys(range(self.adapters, self.spec.world_size), 0)
         self._at = [None] * self.spec.world_size
+        self._ended.clear()
         return super()._start()
+
+    def _next(self) -> Any:
+        """The next call that ended. Who hangs soon stops all, as no one runs far ahead."""
+        kinds = {self._kind(rank) for rank in self._pending.values()}
+        limit_s = max(self.patience.limit_s(kind) for kind in kinds)
+        ready, late = ray.wait(
+            list(self._pending), num_returns=1, timeout=None if math.isinf(limit_s) else limit_s
+        )
+        if not ready:
+            ranks = ", ".join(map(str, sorted({self._pending[ref] for ref in late})))
+            raise ReplicasLostError(f"hung: nothing from workers {ranks} in {limit_s:.0f} s")
+        kind, now = self._kind(self._pending[ready[0]]), time.perf_counter()
+        self.patience.learn(kind, now - self._ended.get(kind, self._joined_at))
+        self._ended[kind] = now
+        return ready[0]
+
+    def _kind(self, rank: int) -> str:
+        """Training and scoring may take very different times: each has its own limit."""
+        return "advance" if rank < self.adapters else "score_chunk"
 
     def _take(self, rank: int, value: Trained | Scored | None) -> None:
         if value is None:  # the last chunk is handed over, and trained on by nobody
@@ -117,7 +143,7 @@ class PipelinedGroup(RayWorkers):
 
     def _ask_adapters(self, method: str, *arguments: Any) -> list[Any]:
         actors = self._actors[: self.adapters]
-        replies = self._wait([actor.call.remote(method, *arguments) for actor in actors])
+        replies = self._wait(method, [actor.call.remote(method, *arguments) for actor in actors])
         return [reply.value for reply in replies]
 
 
@@ -142,7 +168,7 @@ def split_workers(spec: RankSpec) -> tuple[int, str]:
 
 
 def run_ahead_of(spec: RankSpec, adapters: int) -> int:
-    """Chunks that may be given out to be scored at a time."""
+    """Chunks that may be given out from the first unscored one on."""
     return spec.options.job.fanout.run_ahead or CHUNKS_PER_SCORER * (spec.world_size - adapters)
 
 

@@ -8,7 +8,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import time
 from dataclasses import dataclass
 from datetime import timedelta
@@ -25,6 +24,7 @@ from golf.evaluate.options import EvalOptions
 from golf.evaluate.validation import ValidationSet
 from golf.records import DataPaths
 from golf.weights import load_weights
+from launcher.fanout.place import interface_of, node_name
 
 MEET_TIMEOUT = timedelta(minutes=5)
 
@@ -40,10 +40,12 @@ class RankSpec:
     device: str
     world_size: int
     num_threads: int
+    num_nodes: int = 1
+    """Nodes over which the ranks are spread, in their order."""
     adapters: int = 0
     """Under the pipelined schedule, the leading ranks that adapt; the others score."""
     run_ahead: int = 0
-    """Under the pipelined schedule, chunks that may be given out to be scored at a time."""
+    """Under the pipelined schedule, chunks that may be given out from the first unscored one on."""
 
     def load_validation(self) -> ValidationSet:
         return ValidationSet.load(self.data, self.options.job.model.vocab_size, self.tokenizer)
@@ -72,7 +74,7 @@ class Rank:
         self.group: LocalGroup | None = None
 
     def home(self) -> Home:
-        return Home(socket.gethostname(), os.getpid())
+        return Home(node_name(), os.getpid())
 
     def open_store(self) -> tuple[str, int]:
         """Rank 0: open the store at which all meet; returns its address and port."""
@@ -98,6 +100,8 @@ class Rank:
         device = local_device(spec.device)
         if spec.world_size == 1:
             return Ranks(0, 1, device)
+        if spec.num_nodes > 1:
+            _use_the_nodes_interface()
         if self.store is None:
             self.store = TCPStore(address, port, timeout=MEET_TIMEOUT)
         return form_group(self.rank, spec.world_size, device, self.store)
@@ -114,3 +118,14 @@ class Rank:
         if method == "score" and self.rank > 0:
             value = None
         return Reply(value, time.perf_counter() - began)
+
+
+def _use_the_nodes_interface() -> None:
+    """Have gloo offer the address by which Ray's nodes reach each other.
+
+    By itself it takes what the host's own name stands for, on many systems a loopback address.
+    """
+    address: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
+    name = interface_of(address)
+    if name is not None:
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", name)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from golf.records import EvalPaths, read_json, read_lines
-from launcher.experiment import Experiment
+from launcher.attempts import read_attempts
+from launcher.experiment import Runs
+from launcher.paths import RunPaths
 from launcher.reporting.scores import SeedScore
 from launcher.reporting.units import ValidationSet, recognize, resembles
 from launcher.states import StageStatus, State, run_state
@@ -70,7 +73,14 @@ class SeedReport:
     device: str | None
     num_devices: int | None
     """Ranks of the TTT evaluation."""
+    recoveries: int
+    """Groups of workers that the TTT evaluation lost and survived."""
     host: str | None
+    images: tuple[str, ...]
+    """What the container images of its stages say of themselves, each once; none outside."""
+    attempts: dict[str, int]
+    """Starts of each stage's jobs, by kind: more than one after a preemption, a lost node, a
+    resume."""
 
     def final_score(self) -> SeedScore | None:
         score = self.scores[FINAL]
@@ -86,22 +96,21 @@ class SeedReport:
         )
 
 
-def read_seed(experiment: Experiment, seed: int, statuses: dict[str, StageStatus]) -> SeedReport:
+def read_seed(runs: Runs, seed: int, statuses: dict[str, StageStatus]) -> SeedReport:
     """Read one seed's files as they stand."""
-    paths = experiment.paths
-    stages = experiment.stages_of(seed)
+    paths, stages = runs.paths, runs.stages_of(seed)
     current = next((s for s in stages if statuses[s.key].state is not State.DONE), stages[-1])
     last, first = statuses[stages[-1].key], statuses[stages[0].key]
     train = _result(paths.train(seed).result)
     evaluation = paths.evaluation(seed, FINAL)
     ttt = _result(evaluation.result)
-    sizes = _result(paths.artifact_sizes(seed))
-    raw_status = _result(paths.stage(stages[-1].key).status)
+    sizes = _sizes(paths, seed)
+    raw_status = _result(runs.whole.stage(stages[-1].key).status)
     return SeedReport(
         seed=seed,
         state=run_state(statuses[stage.key].state for stage in stages),
         reason=statuses[current.key].reason,
-        log=str(paths.stage(current.key).log),
+        log=str(runs.whole.stage(current.key).log),
         exit_code=statuses[current.key].exit_code,
         scores={
             "post_ema": _score(train),
@@ -125,8 +134,20 @@ def read_seed(experiment: Experiment, seed: int, statuses: dict[str, StageStatus
         attention=ttt.get("attention") or train.get("attention"),
         device=train.get("device"),
         num_devices=_num_devices(ttt),
+        recoveries=len(ttt.get("recoveries", ())),
         host=raw_status.get("host"),
+        attempts={
+            stage.kind: max(
+                statuses[stage.key].attempt, len(read_attempts(runs.whole.stage(stage.key)))
+            )
+            for stage in stages
+        },
+        images=_images(_result(runs.whole.stage(stage.key).status) for stage in stages),
     )
+
+
+def _images(statuses: Iterable[dict[str, Any]]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(s["image"] for s in statuses if s.get("image")))
 
 
 def _num_devices(result: dict[str, Any]) -> int | None:
@@ -137,6 +158,19 @@ def _num_devices(result: dict[str, Any]) -> int | None:
 
 def _result(path: Path) -> dict[str, Any]:
     return read_json(path) or {}
+
+
+def _sizes(paths: RunPaths, seed: int) -> dict[str, Any]:
+    """As `golf quantize` counted them; a job that shares a model has code of its own bytes."""
+    sizes = _result(paths.artifact_sizes(seed))
+    if not sizes or paths.training is None:
+        return sizes
+    code_bytes = paths.script.stat().st_size
+    return {
+        **sizes,
+        "code_bytes": code_bytes,
+        "total_bytes": sizes["model_bytes"] + code_bytes,
+    }
 
 
 def _last_step_began_s(metrics: Path) -> float:

@@ -18,6 +18,7 @@ from launcher.profile import Profile, SiteConfig, SlurmConfig
 from launcher.stage import Stage
 from launcher.states import ACTIVE, TERMINAL, StageStatus, State
 from launcher.submit import read_statuses
+from launcher.sweep import Variant
 
 LIMIT_S = 90.0
 SMALL = ResourcesConfig(gpus_per_node=0, cpus_per_task=1, mem_gb=1, time_minutes=10)
@@ -63,6 +64,7 @@ class ClusterLab:
         name: str = "",
         profile: Profile = PROFILE,
         job: Job | None = None,
+        variants: Sequence[Variant] = (),
     ) -> Experiment:
         """Like real ones, experiments have unique names: jobs are found by them."""
         name = name or f"test-{secrets.token_hex(4)}"
@@ -76,6 +78,7 @@ class ClusterLab:
                 asked_job="test",
                 executor="slurm",
                 profile=profile.plain(),
+                variants=tuple(variants),
             ),
         )
 
@@ -106,7 +109,6 @@ class ClusterLab:
             time.sleep(0.2)
 
     def statuses(self, experiment: Experiment, executor: SlurmExecutor) -> dict[str, StageStatus]:
-        self.site.hurry()
         return read_statuses(experiment, executor, time.time())
 
     def log(self, experiment: Experiment, key: str) -> str:

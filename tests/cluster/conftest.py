@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from cluster_lab import ClusterLab
+from container_image import cpu_image
 from slurm_site import SlurmSite, missing
 
 
@@ -31,6 +32,17 @@ def _site(*, accounting: bool) -> Iterator[SlurmSite]:
     finally:
         site.stop()
         shutil.rmtree(site.root, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def golf_image() -> Path:
+    """A folder with the image of `containers/Dockerfile.cpu`."""
+    image = cpu_image()
+    if isinstance(image, Path):
+        return image
+    if os.environ.get("GOLF_CLUSTER_TESTS") == "required":
+        pytest.fail(image)
+    pytest.skip(image)
 
 
 @pytest.fixture(scope="session")

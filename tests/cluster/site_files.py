@@ -46,7 +46,7 @@ SchedulerParameters=bf_interval=1,sched_interval=1,batch_sched_delay=0,sched_min
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 JobRequeue=1
-MaxArraySize=1001
+MaxArraySize=128
 {accounting}
 {nodes}
 PartitionName=main Nodes=ALL Default=YES MaxTime=60 PriorityTier=1 GraceTime=20
@@ -61,7 +61,9 @@ AccountingStorageType=accounting_storage/slurmdbd
 AccountingStorageHost=127.0.0.1
 AccountingStoragePort={port}
 AccountingStoragePass={root}/munge.socket
-AccountingStoreFlags=job_comment"""
+AccountingStoreFlags=job_comment
+AccountingStorageEnforce=associations,limits,qos
+AccountingStorageTRES=gres/gpu"""
 SLURMDBD_CONF = """\
 AuthType=auth/munge
 AuthInfo=socket={root}/munge.socket

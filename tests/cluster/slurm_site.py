@@ -192,13 +192,6 @@ class SlurmSite:
             self.call("scontrol", "update", f"NodeName={node}", "State=RESUME")
         self.wait_until(lambda: self._num_idle() == len(NODES), "both nodes to be idle")
 
-    def hurry(self) -> None:
-        """Let requeued jobs start; Slurm holds them back for two minutes."""
-        for line in self.call("squeue", "-h", "-r", "-t", "PD", "-o", "%i %r").stdout.splitlines():
-            job_id, reason = line.split(maxsplit=1)
-            if reason == "BeginTime":
-                self.call("scontrol", "update", f"JobId={job_id}", "StartTime=now")
-
     def node_of(self, job_id: str) -> str:
         return self.call("squeue", "-h", "-j", job_id, "-o", "%N", check=True).stdout.strip()
 

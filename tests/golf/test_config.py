@@ -18,8 +18,8 @@ from golf.config import (
     job_from_sections,
     job_to_sections,
     load_job,
-    parse_override,
 )
+from golf.sections import parse_override
 
 JOBS = Path(__file__).resolve().parents[2] / "jobs"
 
@@ -64,14 +64,17 @@ RECORD: dict[str, dict[str, Any]] = {
 OURS = {
     ("data", "source"): "challenge",
     ("data", "val_docs"): 50,
+    ("container", "image_id"): "",
     ("schedule", "val_every"): 0,
     ("schedule", "checkpoint_every"): 1000,
     ("ttt", "checkpoint_chunks"): 50,
     ("ttt", "keep_checkpoints"): 2,
     ("fanout", "workers"): 0,
+    ("fanout", "nodes"): 1,
     ("fanout", "adapters"): 0,
     ("fanout", "run_ahead"): 0,
     ("fanout", "max_recoveries"): 8,
+    ("fanout", "call_timeout_s"): 1800.0,
 }
 """Keys beyond the agreed ones."""
 
@@ -317,3 +320,24 @@ def test_an_error_in_a_file_names_the_file(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         load_job(path)
     assert str(caught.value) == f"{path}: ttt.epochs must not be negative"
+
+
+@pytest.mark.parametrize(
+    ("settings", "fix"),
+    [
+        (("fanout.nodes=2",), "set fanout.workers to a multiple"),
+        (("fanout.nodes=2", "fanout.workers=3"), "set fanout.workers to a multiple"),
+        (("fanout.workers=16",), "set fanout.workers to at most 8, or more fanout.nodes"),
+        (("fanout.call_timeout_s=0",), "fanout.call_timeout_s must be positive"),
+    ],
+)
+def test_workers_that_cannot_be_placed_are_refused_with_the_fix(
+    settings: tuple[str, ...], fix: str
+) -> None:
+    with pytest.raises(ConfigError, match=fix):
+        job_from_sections({}, settings)
+
+
+def test_workers_may_be_as_many_as_the_gpus_of_all_nodes() -> None:
+    job = job_from_sections({}, ("fanout.nodes=2", "fanout.workers=16"))
+    assert job.fanout.workers_per_node == 8

@@ -29,8 +29,8 @@ time.sleep(60)
 """
 
 
-def write_spec(folder: Path, *commands: dict[str, Any]) -> None:
-    spec = {"seed": 1, "stage": "train", "commands": commands}
+def write_spec(folder: Path, *commands: dict[str, Any], **more: str) -> None:
+    spec = {"seed": 1, "stage": "train", "commands": commands, **more}
     (folder / "stage.json").write_text(json.dumps(spec))
 
 
@@ -151,6 +151,16 @@ def test_a_killed_command_is_told_with_its_signal(tmp_path: Path) -> None:
     assert status(tmp_path)["reason"] == "train was killed by SIGKILL (out of memory?)"
 
 
+def test_a_command_that_stops_by_itself_to_be_started_again_has_not_failed(tmp_path: Path) -> None:
+    write_spec(tmp_path, command("raise SystemExit(143)", "ttt"), command("print('never')"))
+    assert run_stage(tmp_path) == 143
+    told = status(tmp_path)
+    assert (told["state"], told["reason"]) == (
+        "cancelled",
+        "ttt was stopped; started again it goes on",
+    )
+
+
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the kernel's death signal")
 def test_when_the_stage_is_killed_outright_its_command_stops_with_a_checkpoint(
     tmp_path: Path,
@@ -207,3 +217,20 @@ def test_the_stage_s_environment_reaches_its_commands(tmp_path: Path) -> None:
     assert run_stage(tmp_path) == 0
     assert "threads 3" in log(tmp_path)
     assert os.environ.get("OMP_NUM_THREADS") != "3"
+
+
+@pytest.mark.parametrize("image", ["sha256:other", None])
+def test_a_stage_in_another_image_than_it_wants_does_no_work(
+    tmp_path: Path, image: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_spec(
+        tmp_path, command(f"open({str(tmp_path / 'worked')!r}, 'w')"), image_id="sha256:wanted"
+    )
+    if image is not None:
+        monkeypatch.setenv("GOLF_IMAGE", image)
+    assert run_stage(tmp_path) == 2
+    assert status(tmp_path)["state"] == "failed"
+    assert "container.image_id wants sha256:wanted" in status(tmp_path)["reason"]
+    assert log(tmp_path) == ""
+    monkeypatch.setenv("GOLF_IMAGE", "sha256:wanted")
+    assert run_stage(tmp_path) == 0

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+from pathlib import Path
+
 import pytest
 
 from golf.config import ConfigError
@@ -36,6 +39,14 @@ def test_a_runtime_turns_a_command_into_an_argv(name: str) -> None:
     assert " ".join(runtime_of(name).argv(WANTED)) == GOLDEN[name]
 
 
+@pytest.mark.parametrize("name", ["podman", "docker"])
+def test_a_runtime_that_hides_the_environment_hands_on_what_tells_a_task_its_place(
+    name: str,
+) -> None:
+    words = runtime_of(name).argv(dataclasses.replace(WANTED, passed=("SLURM_PROCID",)))
+    assert "--env=SLURM_PROCID" in words[: words.index("/images/golf")]
+
+
 def test_pyxis_speaks_to_srun() -> None:
     assert runtime_of("pyxis").srun_words(WANTED) == (
         "--container-image=/images/golf",
@@ -58,3 +69,12 @@ def test_an_unknown_runtime_names_the_known_ones() -> None:
 
 def test_a_folder_below_a_mounted_one_needs_no_mount_of_its_own() -> None:
     assert same_path(["/runs/a/data", "/runs/a", "/data"]) == ("/data:/data", "/runs/a:/runs/a")
+
+
+def test_charliecloud_names_the_folders_that_an_image_lacks_for_its_mounts(tmp_path: Path) -> None:
+    (tmp_path / "runs").mkdir()
+    charliecloud = runtime_of("charliecloud")
+    assert charliecloud.problem_with_mounts(str(tmp_path), ["/runs:/runs"]) == ""
+    problem = charliecloud.problem_with_mounts(str(tmp_path), ["/runs:/runs", "/d:/data/in"])
+    assert problem.endswith(f"mkdir -p {tmp_path}/data/in")
+    assert charliecloud.problem_with_mounts("/images/golf.sqfs", ["/d:/data"]) == ""

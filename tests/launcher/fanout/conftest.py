@@ -132,7 +132,7 @@ def fan_out(ray_is_up: None, job_file: Path, tiny_data: DataPaths, tiny_job: Job
         if adapters:
             spec = replace(spec, run_ahead=run_ahead_of(spec, adapters))
         made: Any = (group_class or (PipelinedGroup if adapters else RayGroup))(
-            spec, max_recoveries
+            spec, max_recoveries, call_timeout_s=300.0
         )
         try:
             return evaluate_with(made, options, spec.load_validation(), lambda line: None)

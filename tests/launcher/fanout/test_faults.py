@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,9 @@ import pytest
 from golf.evaluate.verify import verify
 from golf.records import EvalPaths, RunError, read_json
 from golf.weights import WeightsError
-from launcher.fanout.group import RayGroup
+from launcher.fanout import group, patience
+from launcher.fanout.group import NodesLostError, RayGroup
+from launcher.fanout.rank import RankSpec
 
 
 def killing(*kills: tuple[str, int, int]) -> type[RayGroup]:
@@ -41,6 +44,16 @@ def killing(*kills: tuple[str, int, int]) -> type[RayGroup]:
             threading.Timer(0.3, os.kill, (pid, signal.SIGKILL)).start()
 
     return Killing
+
+
+def stopping(*stops: tuple[str, int, int]) -> type[RayGroup]:
+    """A group in which a rank stands still from the n-th call of a method on, and does not die."""
+
+    class Stopping(killing(*stops)):  # type: ignore[misc]
+        def _kill_within(self, pid: int) -> None:
+            os.kill(pid, signal.SIGSTOP)
+
+    return Stopping
 
 
 def assert_same_numbers(out: Path, undisturbed: Path) -> None:
@@ -70,6 +83,19 @@ def test_a_killed_worker_changes_no_number(fan_out, evaluated, tmp_path: Path, k
     assert len(result["recoveries"]) == len(kills)
     assert all("died" in recovery["cause"] for recovery in result["recoveries"])
     assert_same_numbers(tmp_path / "out", evaluated(2))
+
+
+def test_a_node_that_does_not_come_back_is_the_scheduler_s_to_replace(
+    fan_out, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(group, "PLACE_TIMEOUT_S", 0.5)
+
+    class OverTwoNodes(RayGroup):
+        def __init__(self, spec: RankSpec, *settings: Any, **more: Any) -> None:
+            super().__init__(replace(spec, num_nodes=2), *settings, **more)
+
+    with pytest.raises(NodesLostError, match=r"lost node 1, which did not come back within 0 s"):
+        fan_out(tmp_path / "out", group_class=OverTwoNodes)
 
 
 def test_too_many_losses_end_the_evaluation_and_a_resume_finishes_it(
@@ -135,3 +161,13 @@ def _wait_until(condition: Callable[[], object], timeout_s: float = 120) -> None
 def _lives(pid: int) -> bool:
     status = Path(f"/proc/{pid}/stat")
     return status.exists() and status.read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+def test_a_worker_that_hangs_is_replaced_and_changes_no_number(
+    fan_out, evaluated, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(patience, "FLOOR_S", 3.0)
+    result = fan_out(tmp_path / "out", group_class=stopping(("adapt", 2, 1)))
+    [recovery] = result["recoveries"]
+    assert recovery["cause"].startswith("hung: no adapt from worker")
+    assert_same_numbers(tmp_path / "out", evaluated(2))

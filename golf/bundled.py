@@ -66,8 +66,8 @@ def main(words: list[str]) -> int:
 
 def _part(words: list[str]) -> int:
     """A part, with this very file as the code that counts."""
-    budget = importlib.import_module("golf.quantize.budget")
-    vars(budget)["code_bytes"] = lambda: Path(__file__).stat().st_size
+    if words[0] == "quantize":
+        words = [*words, "--code", str(Path(__file__).resolve())]
     exit_code: int = importlib.import_module("golf.cli").main(words)
     return exit_code
 
