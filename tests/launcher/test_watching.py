@@ -343,7 +343,7 @@ def fanned_out(experiment: Experiment, clock: FakeClock) -> Path:
     ("width", "changes", "shown"),
     [
         pytest.param(80, {}, "3/12  2×93%", id="narrow"),
-        pytest.param(140, {}, "3/12  2 workers 93% busy", id="wide"),
+        pytest.param(112, {}, "3/12  2 workers 93% busy", id="wide"),
         pytest.param(
             140,
             {"workers": ADAPTER_AND_SCORERS},
@@ -353,7 +353,7 @@ def fanned_out(experiment: Experiment, clock: FakeClock) -> Path:
         pytest.param(80, {"workers": ADAPTER_AND_SCORERS}, "3/12  3×70%", id="pipelined, narrow"),
         pytest.param(80, {"recoveries": [LOSS, LOSS]}, "3/12 ↻2  2×93%", id="survived two losses"),
         pytest.param(
-            140,
+            112,
             {
                 "recoveries": [{**LOSS, "rebuild_s": None}],
                 "workers": [GROUP["workers"][0], {**GROUP["workers"][1], "alive": False}],
@@ -381,7 +381,7 @@ def test_status_names_the_workers_their_nodes_and_the_last_loss(
     write_json(fanned_out, GROUP | {"recoveries": [LOSS]})
     [line] = dashboard.groups(watcher.look())
     assert line.plain == (
-        "seed 42  2 of 2 workers on node1, node2, busy 95% 91%; rebuilt once, lastly in chunk 4: "
+        "seed 42  2 of 2 workers on node1, node2, busy 95% 91%; lost once, lastly in chunk 4: "
         "worker 1 (pid 11 on node2) died: killed"
     )
 
