@@ -482,3 +482,5 @@ def test_a_variant_is_named_after_its_sweep_in_compare_and_submission(
     content = json.loads((out / "submission.json").read_text())
     assert content["val_bpb"] == pytest.approx(sum(BPB.values()) / 3 - 0.05)
     assert content["bytes_code"] == (out / "train_gpt.py").stat().st_size
+    assert list(content["sweep"]) == ["lr=2.0", "lr=1.0"]  # what else was tried is told
+    assert "| lr=1.0 | reference |" in (out / "README.md").read_text()
