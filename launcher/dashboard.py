@@ -7,6 +7,8 @@ more seeds than lines, those that need attention come first and the others page 
 from __future__ import annotations
 
 import time
+from itertools import repeat
+from statistics import fmean
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -123,7 +125,8 @@ def _table(view: View, width: int, shown: Page, has_keys: bool) -> Table:
     wide = width >= WIDE
     most = max(MIN_NAME, width // 4)
     taken = OTHER_COLUMNS + (CURVE + 1 if wide else 0)
-    taken += max((len(_name(seed, most)) for seed in view.seeds), default=0) - USUAL_NAME
+    longest = max((len(_name(seed, most)) for seed in view.seeds), default=0)
+    taken += max(0, longest - USUAL_NAME)
     bar_width = min(MAX_BAR, max(8, width - taken))
     table = Table(box=None, expand=True, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim")
     table.add_column("seed", justify="right", no_wrap=True)
@@ -214,9 +217,16 @@ def _group(progress: Progress, wide: bool) -> Text:
         return Text()
     if progress.rebuilding:
         return Text(f" rebuilds, {progress.alive} of {len(progress.busy)} alive", style="yellow")
-    share = f"{sum(progress.busy) / len(progress.busy):.0%}"
-    many = f"{len(progress.busy)} workers " if wide else f"{len(progress.busy)}×"
-    return Text(f"  {many}{share}{' busy' if wide else ''}", style="dim")
+    if not wide:
+        return Text(f"  {len(progress.busy)}×{fmean(progress.busy):.0%}", style="dim")
+    by_role: dict[str, list[float]] = {}
+    for role, share in zip(progress.roles or repeat("worker"), progress.busy, strict=False):
+        by_role.setdefault(role, []).append(share)
+    told = (
+        f"{len(shares)} {role}{'s' if len(shares) > 1 else ''} {fmean(shares):.0%}"
+        for role, shares in by_role.items()
+    )
+    return Text(f"  {', '.join(told)} busy", style="dim")
 
 
 def groups(view: View) -> list[Text]:
@@ -230,7 +240,8 @@ def groups(view: View) -> list[Text]:
         busy = " ".join(f"{share:.0%}" for share in progress.busy)
         told = f"{progress.alive} of {len(progress.busy)} workers on {hosts}, busy {busy}"
         if progress.recoveries:
-            told += f"; rebuilt {progress.recoveries} times, lastly because {progress.last_loss}"
+            times = "once" if progress.recoveries == 1 else f"{progress.recoveries} times"
+            told += f"; rebuilt {times}, lastly {progress.last_loss}"
         lines.append(Text.assemble((f"seed {seed.name}  ", "bold"), told))
     return lines
 

@@ -37,6 +37,7 @@ echo "host $(hostname)"
 touch "$runs/.doctor" && rm "$runs/.doctor" && echo "writable yes"
 "$python" -c 'import sys; print("python", sys.version.split()[0])'
 "$python" -c 'import torch; print("torch", torch.__version__, torch.version.cuda)' 2>/dev/null
+"$python" -c 'import ray; print("ray", ray.__version__)' 2>/dev/null
 echo "gpus ${CUDA_VISIBLE_DEVICES:-none}"
 echo "image ${GOLF_IMAGE:-none}"
 """
@@ -182,6 +183,14 @@ def run_job(profile: Profile, runs: Path) -> Iterator[Check]:
         yield _ok("torch", told["torch"])
     else:
         yield _fail("torch", "cannot be imported there", "see site.python, or use an image")
+    if "ray" in told:
+        yield _ok("Ray", told["ray"])
+    else:
+        fix = (
+            "only evaluations with fanout.workers need it; see site.python, or build the image anew"
+        )
+        figure = "cannot be imported there"
+        yield Check(name="Ray", verdict=Verdict.WARN, figure=figure, fix=fix)
     if container.runtime != "none":
         yield _image(container, told.get("image", "none"))
 

@@ -39,7 +39,7 @@ class Progress:
     rebuilding: bool | None = None
     """A group lost workers and its successor is not ready yet; None where that is not so."""
     last_loss: str | None = None
-    """Why the group was last rebuilt."""
+    """Where and why the group was last rebuilt."""
     roles: tuple[str, ...] | None = None
     """`adapter` or `scorer`, of each worker of a pipelined schedule."""
     recoveries: int | None = None
@@ -154,7 +154,8 @@ def _group(workers: list[dict[str, Any]], recoveries: list[dict[str, Any]]) -> d
     if recoveries:
         fields["recoveries"] = len(recoveries)
         fields["rebuilding"] = recoveries[-1]["rebuild_s"] is None or None
-        fields["last_loss"] = recoveries[-1]["cause"]
+        last = recoveries[-1]
+        fields["last_loss"] = f"in chunk {last['chunk'] + 1}: {last['cause']}"
     return fields
 
 

@@ -9,6 +9,7 @@ from typing import Protocol
 from launcher.checks import Check, Verdict, check_plan
 from launcher.plan import Plan
 from launcher.profile import Profile, default_path
+from launcher.ray_checks import ray_checks
 
 
 class Site(Protocol):
@@ -32,7 +33,7 @@ class ThisMachine:
     def checks(self, plan: Plan) -> tuple[Check, ...]:
         from launcher.machine import this_machine
 
-        checks = check_plan(plan, this_machine())
+        checks = (*check_plan(plan, this_machine()), *ray_checks(plan.job))
         if shutil.which("sbatch") is None:
             return checks
         return (
@@ -59,7 +60,8 @@ class SlurmSite:
     def checks(self, plan: Plan) -> tuple[Check, ...]:
         from launcher.cluster_checks import check_cluster_plan
 
-        return check_cluster_plan(plan, self._profile.slurm, lambda: list(self._tests(plan)))
+        checks = check_cluster_plan(plan, self._profile.slurm, lambda: list(self._tests(plan)))
+        return (*checks, *ray_checks(plan.job, self._profile.site.python))
 
     def scripts(self, plan: Plan) -> Iterator[str]:
         for kind, text, _ in self._rendered(plan):

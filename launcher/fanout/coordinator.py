@@ -16,6 +16,7 @@ import dataclasses
 import os
 import signal
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,8 @@ def _evaluate(arguments: argparse.Namespace) -> int:
 
 def _run(spec: RankSpec, validation: ValidationSet, tell: Any) -> dict[str, Any]:
     group = _group(spec, tell)
+    homes = Counter(worker["host"] for worker in group.status()["workers"])
+    tell(f"Ray workers: {', '.join(f'{count} on {host}' for host, count in homes.items())}")
     try:
         return evaluate_with(group, spec.options, validation, tell)
     finally:

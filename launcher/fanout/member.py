@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -58,7 +59,8 @@ class Member:
             signal.signal(number, self._on_signal)
         while not self._is_over():
             invitation = self.meeting.invitation()
-            if invitation is not None and self.failures < MAX_FAILURES:
+            wanted = self.stopped is None and self.failures < MAX_FAILURES
+            if invitation is not None and wanted:
                 self._serve(invitation)
             time.sleep(POLL_S)
         if self.stopped is not None:
@@ -84,11 +86,11 @@ class Member:
                 self.failures = 0
                 return
             lived_s = time.monotonic() - began
-            said = " / ".join(tail_lines(folder.with_name("start.log"), SAID_LINES))
+            said = _complaint(folder.with_name("start.log"))
         self.failures = 1 if lived_s > STEADY_S else self.failures + 1
         self._say(f"its Ray ended with code {ray.returncode} after {lived_s:.0f} s: {said}")
         if self.failures >= MAX_FAILURES:
-            self.meeting.report(self.place.rank, self.place.name, said or "it says nothing")
+            self.meeting.report(self.place.rank, self.place.name, said)
 
     def _is_invited(self, invitation: Invitation) -> bool:
         return not self._is_over() and self.meeting.invitation() == invitation
@@ -136,3 +138,9 @@ class Member:
         """Into the job's output; the stage's log belongs to the first node."""
         stamp = time.strftime("%F %T")
         print(f"[{stamp}] node {self.place.name} {text}", file=sys.stderr, flush=True)
+
+
+def _complaint(log: Path) -> str:
+    """The end of what `ray start` printed, without what it says when all is well."""
+    lines = [line for line in tail_lines(log, 50) if not re.search(r"\b(INFO|SUCC)\b", line)]
+    return " / ".join(lines[-SAID_LINES:]) or "it gives no reason"

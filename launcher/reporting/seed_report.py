@@ -73,6 +73,8 @@ class SeedReport:
     device: str | None
     num_devices: int | None
     """Ranks of the TTT evaluation."""
+    recoveries: int
+    """Groups of workers that the TTT evaluation lost and survived."""
     host: str | None
     images: tuple[str, ...]
     """What the container images of its stages say of themselves, each once; none outside."""
@@ -132,6 +134,7 @@ def read_seed(runs: Runs, seed: int, statuses: dict[str, StageStatus]) -> SeedRe
         attention=ttt.get("attention") or train.get("attention"),
         device=train.get("device"),
         num_devices=_num_devices(ttt),
+        recoveries=len(ttt.get("recoveries", ())),
         host=raw_status.get("host"),
         attempts={
             stage.kind: max(

@@ -85,6 +85,7 @@ def _score_cells(seed: SeedReport) -> Iterator[str]:
 
 
 def runs(report: Report) -> TextTable:
+    lossy = any(seed.recoveries for seed in report.seeds)
     header = (
         "seed",
         "state",
@@ -95,6 +96,7 @@ def runs(report: Report) -> TextTable:
         "code B",
         "total B",
         "ledger",
+        *(("recovered",) if lossy else ()),
     )
     rows = tuple(
         (
@@ -107,6 +109,7 @@ def runs(report: Report) -> TextTable:
             _count(seed.code_bytes),
             _count(seed.total_bytes),
             figures.NONE if seed.ledger == "not verified" else seed.ledger,
+            *((str(seed.recoveries),) if lossy else ()),
         )
         for seed in report.seeds
     )

@@ -320,3 +320,24 @@ def test_an_error_in_a_file_names_the_file(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         load_job(path)
     assert str(caught.value) == f"{path}: ttt.epochs must not be negative"
+
+
+@pytest.mark.parametrize(
+    ("settings", "fix"),
+    [
+        (("fanout.nodes=2",), "set fanout.workers to a multiple"),
+        (("fanout.nodes=2", "fanout.workers=3"), "set fanout.workers to a multiple"),
+        (("fanout.workers=16",), "set fanout.workers to at most 8, or more fanout.nodes"),
+        (("fanout.call_timeout_s=0",), "fanout.call_timeout_s must be positive"),
+    ],
+)
+def test_workers_that_cannot_be_placed_are_refused_with_the_fix(
+    settings: tuple[str, ...], fix: str
+) -> None:
+    with pytest.raises(ConfigError, match=fix):
+        job_from_sections({}, settings)
+
+
+def test_workers_may_be_as_many_as_the_gpus_of_all_nodes() -> None:
+    job = job_from_sections({}, ("fanout.nodes=2", "fanout.workers=16"))
+    assert job.fanout.workers_per_node == 8

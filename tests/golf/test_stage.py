@@ -151,6 +151,16 @@ def test_a_killed_command_is_told_with_its_signal(tmp_path: Path) -> None:
     assert status(tmp_path)["reason"] == "train was killed by SIGKILL (out of memory?)"
 
 
+def test_a_command_that_stops_by_itself_to_be_started_again_has_not_failed(tmp_path: Path) -> None:
+    write_spec(tmp_path, command("raise SystemExit(143)", "ttt"), command("print('never')"))
+    assert run_stage(tmp_path) == 143
+    told = status(tmp_path)
+    assert (told["state"], told["reason"]) == (
+        "cancelled",
+        "ttt was stopped; started again it goes on",
+    )
+
+
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the kernel's death signal")
 def test_when_the_stage_is_killed_outright_its_command_stops_with_a_checkpoint(
     tmp_path: Path,

@@ -6,12 +6,22 @@ from pathlib import Path
 
 import pytest
 
-from golf.config import DataConfig, FanoutConfig, Job, ModelConfig, ResourcesConfig, load_job
+from golf.config import (
+    ContainerConfig,
+    DataConfig,
+    FanoutConfig,
+    Job,
+    ModelConfig,
+    ResourcesConfig,
+    load_job,
+)
 from launcher.checks import Verdict, check_plan, num_parameters, refused
+from launcher.cluster_checks import gpu_hours
 from launcher.experiment import ExperimentPaths
 from launcher.machine import GIB, Machine
 from launcher.plan import Plan, make_plan
 from launcher.plan_text import command_lines
+from launcher.ray_checks import ray_checks
 from launcher.spec import find_job
 
 LAPTOP = Machine(num_cores=2, memory_bytes=8 * GIB, gpus=())
@@ -69,6 +79,61 @@ def test_ttt_runs_over_ray_workers_where_the_job_asks_for_some(tmp_path: Path) -
     ]
     assert stage.env == {"OMP_NUM_THREADS": "2"}
     assert stage.commands[1].done == "ttt/result.json"
+
+
+def over_two_nodes() -> Job:
+    return dataclasses.replace(smoke(), fanout=FanoutConfig(workers=4, nodes=2))
+
+
+def test_an_evaluation_over_several_nodes_has_them_to_itself_and_keeps_them_all_busy(
+    tmp_path: Path,
+) -> None:
+    *_, train, evaluate = plan(over_two_nodes(), tmp_path, 1).stages
+    assert (train.resources.nodes, evaluate.resources.nodes) == (1, 2)
+    sliding, ttt, verify = (shlex.join(command.argv) for command in evaluate.commands)
+    for line in (sliding, ttt):
+        assert line.startswith("python -m launcher.fanout --config ")
+        assert f"--meeting {tmp_path}/x-1/seeds/1/eval/nodes" in line
+    assert sliding.endswith("--set ttt.schedule=strict")
+    assert verify.startswith("golf verify")
+
+
+def test_nodes_of_an_evaluation_cost_gpu_hours(tmp_path: Path) -> None:
+    record = load_job(find_job("record"), ("fanout.workers=16", "fanout.nodes=2"))
+    alone = load_job(find_job("record"))
+    hours = [gpu_hours(plan(job, tmp_path, 7, data=tmp_path)) for job in (alone, record)]
+    assert hours == [16.0, 24.0]
+
+
+def test_an_image_without_ray_is_refused_before_the_job_fans_out(tmp_path: Path) -> None:
+    contents = tmp_path / "opt/golf-launch/contents.txt"
+    contents.parent.mkdir(parents=True)
+    contents.write_text("arrayprep==1\ntorch==2.13.0\n")
+    container = ContainerConfig(runtime="charliecloud", image=str(tmp_path))
+    job = dataclasses.replace(over_two_nodes(), container=container)
+    assert [check.verdict for check in ray_checks(job)] == [Verdict.FAIL]
+    contents.write_text("ray==2.60.0\n")
+    [check] = ray_checks(job)
+    assert (check.verdict, check.figure) == (Verdict.OK, f"2.60.0 in {tmp_path}")
+    elsewhere = dataclasses.replace(container, image="/images/golf.sqfs")
+    [check] = ray_checks(dataclasses.replace(job, container=elsewhere))
+    assert "doctor --job" in check.figure
+    assert ray_checks(smoke()) == ()
+
+
+def test_what_one_machine_cannot_be_is_refused_with_the_fix(tmp_path: Path) -> None:
+    [check] = [c for c in check_plan(plan(over_two_nodes(), tmp_path), LAPTOP) if c.name == "nodes"]
+    assert check.verdict is Verdict.FAIL
+    assert "--set fanout.nodes=1" in check.fix
+    assert "fanout.nodes=2" in check.figure
+
+
+def test_several_nodes_for_training_are_refused_and_the_evaluation_s_are_named(
+    tmp_path: Path,
+) -> None:
+    job = load_job(find_job("record"), ("resources.nodes=2",))
+    checks = check_plan(plan(job, tmp_path, data=tmp_path), NODE)
+    assert "--set fanout.nodes=N" in {check.name: check.fix for check in checks}["nodes"]
 
 
 def test_stages_wait_for_what_they_need(tmp_path: Path) -> None:

@@ -243,6 +243,17 @@ def test_json_markdown_and_terminal_show_the_same_numbers(experiment: Experiment
         assert any(all(f in line for f in figures) for line in terminal.splitlines())
 
 
+def test_groups_of_workers_that_were_lost_and_survived_are_told(experiment: Experiment) -> None:
+    for seed in SEEDS:
+        finish(experiment, seed)
+    assert "recovered" not in tables.runs(report_of(experiment)).header
+    path = experiment.paths.evaluation(42, "ttt").result
+    write_json(path, json.loads(path.read_text()) | {"recoveries": [{"chunk": 3}, {"chunk": 5}]})
+    table = tables.runs(report_of(experiment))
+    assert table.header[-1] == "recovered"
+    assert [row[-1] for row in table.rows] == ["0", "2", "0"]
+
+
 def test_a_ledger_that_scores_a_token_twice_or_leaves_one_out_fails_the_gate(
     experiment: Experiment,
 ) -> None:

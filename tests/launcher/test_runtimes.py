@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,14 @@ GOLDEN = {
 @pytest.mark.parametrize("name", GOLDEN)
 def test_a_runtime_turns_a_command_into_an_argv(name: str) -> None:
     assert " ".join(runtime_of(name).argv(WANTED)) == GOLDEN[name]
+
+
+@pytest.mark.parametrize("name", ["podman", "docker"])
+def test_a_runtime_that_hides_the_environment_hands_on_what_tells_a_task_its_place(
+    name: str,
+) -> None:
+    words = runtime_of(name).argv(dataclasses.replace(WANTED, passed=("SLURM_PROCID",)))
+    assert "--env=SLURM_PROCID" in words[: words.index("/images/golf")]
 
 
 def test_pyxis_speaks_to_srun() -> None:

@@ -254,6 +254,77 @@ def test_the_dashboard_fits_its_terminal_and_tells_what_matters(
     assert ("█" in text) == (width == 140)
 
 
+GROUP = {
+    "protocol": "ttt", "chunk": 3, "num_chunks": 12, "tokens": 300, "num_tokens": 1200,
+    "windows": 30, "num_windows": 120, "val_loss": 2.5, "val_bpb": 1.5, "elapsed_s": 10.0,
+    "workers": [
+        {"rank": 0, "host": "node1", "pid": 10, "busy": 0.95, "alive": True},
+        {"rank": 1, "host": "node2", "pid": 11, "busy": 0.91, "alive": True},
+    ],
+    "recoveries": [],
+}  # fmt: skip
+ADAPTER_AND_SCORERS = [
+    {"rank": rank, "host": "node1", "pid": 10 + rank, "busy": busy, "alive": True, "role": role}
+    for rank, (role, busy) in enumerate([("adapter", 0.5), ("scorer", 0.7), ("scorer", 0.9)])
+]
+LOSS = {"chunk": 3, "cause": "worker 1 (pid 11 on node2) died: killed", "rebuild_s": 9.5}
+
+
+@pytest.fixture
+def fanned_out(experiment: Experiment, clock: FakeClock) -> Path:
+    """`progress.json` of a seed that two workers evaluate."""
+    say(experiment, "42/train", "done", clock.now())
+    say(experiment, "42/eval", "running", clock.now(), command="ttt")
+    return experiment.paths.evaluation(42, "ttt").progress
+
+
+@pytest.mark.parametrize(
+    ("width", "changes", "shown"),
+    [
+        pytest.param(80, {}, "3/12  2×93%", id="narrow"),
+        pytest.param(140, {}, "3/12  2 workers 93% busy", id="wide"),
+        pytest.param(
+            140,
+            {"workers": ADAPTER_AND_SCORERS},
+            "1 adapter 50%, 2 scorers 80% busy",
+            id="pipelined",
+        ),
+        pytest.param(80, {"workers": ADAPTER_AND_SCORERS}, "3/12  3×70%", id="pipelined, narrow"),
+        pytest.param(80, {"recoveries": [LOSS, LOSS]}, "3/12 ↻2  2×93%", id="survived two losses"),
+        pytest.param(
+            140,
+            {
+                "recoveries": [{**LOSS, "rebuild_s": None}],
+                "workers": [GROUP["workers"][0], {**GROUP["workers"][1], "alive": False}],
+            },
+            "3/12 ↻1 rebuilds, 1 of 2 alive",
+            id="rebuilding",
+        ),
+    ],
+)
+def test_the_dashboard_tells_of_the_workers_of_an_evaluation(
+    width: int, changes: dict[str, Any], shown: str, watcher: Watcher, fanned_out: Path
+) -> None:
+    write_json(fanned_out, GROUP | changes)
+    text = text_of(watcher.look(), width)
+    [row] = [line for line in text.splitlines() if line.strip().startswith("42")]
+    assert shown in row
+    assert "1.5000" in row
+    assert "0:30" in row, "the time left"
+    assert max(len(line.rstrip()) for line in text.splitlines()) <= width
+
+
+def test_status_names_the_workers_their_nodes_and_the_last_loss(
+    watcher: Watcher, fanned_out: Path
+) -> None:
+    write_json(fanned_out, GROUP | {"recoveries": [LOSS]})
+    [line] = dashboard.groups(watcher.look())
+    assert line.plain == (
+        "seed 42  2 of 2 workers on node1, node2, busy 95% 91%; rebuilt once, lastly in chunk 4: "
+        "worker 1 (pid 11 on node2) died: killed"
+    )
+
+
 def test_figures_are_short() -> None:
     assert [figures.duration(s) for s in (None, 5, 605, 3723)] == ["–", "0:05", "10:05", "1:02:03"]
     assert [figures.rate(r) for r in (None, 950.4, 8123, 999_960, 3.2e6)] == [

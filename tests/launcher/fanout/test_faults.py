@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,9 @@ import pytest
 from golf.evaluate.verify import verify
 from golf.records import EvalPaths, RunError, read_json
 from golf.weights import WeightsError
-from launcher.fanout import patience
-from launcher.fanout.group import RayGroup
+from launcher.fanout import group, patience
+from launcher.fanout.group import NodesLostError, RayGroup
+from launcher.fanout.rank import RankSpec
 
 
 def killing(*kills: tuple[str, int, int]) -> type[RayGroup]:
@@ -81,6 +83,19 @@ def test_a_killed_worker_changes_no_number(fan_out, evaluated, tmp_path: Path, k
     assert len(result["recoveries"]) == len(kills)
     assert all("died" in recovery["cause"] for recovery in result["recoveries"])
     assert_same_numbers(tmp_path / "out", evaluated(2))
+
+
+def test_a_node_that_does_not_come_back_is_the_scheduler_s_to_replace(
+    fan_out, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(group, "PLACE_TIMEOUT_S", 0.5)
+
+    class OverTwoNodes(RayGroup):
+        def __init__(self, spec: RankSpec, *settings: Any, **more: Any) -> None:
+            super().__init__(replace(spec, num_nodes=2), *settings, **more)
+
+    with pytest.raises(NodesLostError, match=r"lost node 1, which did not come back within 0 s"):
+        fan_out(tmp_path / "out", group_class=OverTwoNodes)
 
 
 def test_too_many_losses_end_the_evaluation_and_a_resume_finishes_it(
