@@ -47,7 +47,7 @@ def write(
         )
     if out.exists() and any(out.iterdir()):
         raise LaunchError(f"{out} is not empty; name another folder with --out")
-    script = runs.paths.script.read_bytes()
+    script = _script(runs)
     code_bytes = _counted_code(report, len(script))
     with replace_file(out / "train_gpt.py") as temporary:
         temporary.write_bytes(script)
@@ -67,6 +67,21 @@ def write(
     path = out / "submission.json"
     write_json(path, content)
     return path
+
+
+def _script(runs: Runs) -> bytes:
+    """The file that ships.
+
+    Raises:
+        LaunchError: it is not there.
+    """
+    try:
+        return runs.paths.script.read_bytes()
+    except FileNotFoundError:
+        raise LaunchError(
+            f"{runs.paths.script} is missing: {runs.name} is older than the file that ships, or "
+            "lost it; launch it again with this version"
+        ) from None
 
 
 def _counted_code(report: Report, size: int) -> int:
