@@ -66,6 +66,8 @@ NEVER = {
     "InvalidQOS": "its QOS is not valid; set slurm.qos in the profile",
     "launch failed requeued held": "held after a launch that failed on a node; look at "
     "scontrol show job, then scontrol release",
+    "JobHoldMaxRequeue": "held after too many failed launches on nodes; look at scontrol show "
+    "job, then scontrol release",
     "JobHeldAdmin": "held by an administrator",
     "JobHeldUser": "held; release it with scontrol release",
     "NodeDown": "a node that it needs is down",

@@ -128,6 +128,30 @@ def test_a_sweep_that_shares_its_training_waits_task_by_task_in_arrays_or_alone(
     assert set(states.values()) == {State.DONE}
 
 
+def test_evaluations_submitted_later_wait_each_for_its_own_training_alone(
+    lab: ClusterLab,
+) -> None:
+    """One array of trainings; of its seeds the first has no evaluation, so numbers differ."""
+    profile = dataclasses.replace(PROFILE, slurm=dataclasses.replace(PROFILE.slurm, array_from=2))
+    works = "import time; time.sleep(4)"
+    chains = [train_and_eval(3, works), train_and_eval(5, "raise SystemExit(9)")]
+    chains += [train_and_eval(seed, works) for seed in (7, 11)]
+    trains, evals = zip(*chains, strict=True)
+    experiment = lab.register([*trains, *evals[1:]], profile=profile)
+    executor = lab.executor(experiment, profile)
+    executor.submit(trains, lock=0)
+    submitted = submit_missing(experiment, executor)
+    assert [stage.key for stage in submitted] == ["5/eval", "7/eval", "11/eval"]
+    ids = experiment.submissions()
+    array = ids["3/train"].job_id.partition("_")[0]
+    assert [ids[f"{seed}/train"].job_id for seed in (5, 7)] == [f"{array}_1", f"{array}_2"]
+    assert len({ids[stage.key].job_id.partition("_")[0] for stage in submitted}) == 3
+    states = states_of(lab.wait_until_over(experiment, executor))
+    assert states.pop("5/train") is State.FAILED
+    assert states.pop("5/eval") is State.SKIPPED
+    assert set(states.values()) == {State.DONE}
+
+
 def refusing() -> Profile:
     return dataclasses.replace(
         PROFILE, slurm=dataclasses.replace(PROFILE.slurm, partition="nowhere")
