@@ -6,22 +6,25 @@ words of a job whose stage never began.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from golf.records import read_lines
 from launcher.experiment import Experiment
 
-PATTERNS = ("*-{}.out", "{}_0_log.out", "{}_0_log.err")
-"""Names of a job's output in `jobs/`, as the executors choose them; the latter two by submitit."""
+NAME = re.compile(r"(?:.*-(?P<slurm>\d+(?:_\d+)?)\.out|(?P<local>\d+)_0_log\.(?:out|err))")
+"""A job's output in `jobs/`, as the executors name it; the latter by submitit."""
 
 
-def job_outputs(experiment: Experiment, key: str) -> list[Path]:
-    """Outputs of a stage's jobs, those of the latest job last."""
-    lines = read_lines(experiment.paths.submissions)
-    ids = [line["job_id"] for line in lines if line["stage"] == key and line["job_id"]]
-    return [
-        path
-        for job_id in ids
-        for pattern in PATTERNS
-        for path in experiment.paths.jobs.glob(pattern.format(job_id))
-    ]
+def job_outputs(experiment: Experiment) -> dict[str, list[Path]]:
+    """Outputs of each stage's jobs, those of the latest job last, by the stage's key."""
+    by_id: dict[str, list[Path]] = {}
+    folder = experiment.paths.jobs
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        found = NAME.fullmatch(path.name)
+        if found:
+            by_id.setdefault(found["slurm"] or found["local"], []).append(path)
+    outputs: dict[str, list[Path]] = {}
+    for line in read_lines(experiment.paths.submissions):
+        outputs.setdefault(line["stage"], []).extend(by_id.get(line["job_id"] or "", []))
+    return outputs

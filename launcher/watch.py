@@ -113,6 +113,8 @@ class Watcher:
         self._experiment = experiment
         self._executor = executor
         self._clock = clock
+        self._outputs: dict[str, list[Path]] | None = None
+        """Of the jobs, listed at most once a look."""
         self._training = {
             (runs.variant, seed): TrainProgress(runs.paths.train(seed), runs.job().schedule)
             for runs in experiment.runs
@@ -130,6 +132,7 @@ class Watcher:
 
     def look(self) -> View:
         now = self._clock.now()
+        self._outputs = None
         statuses = read_statuses(self._experiment, self._executor, now)
         prepare = [self._stage(s, statuses) for s in self._experiment.shared_stages]
         return View(
@@ -161,8 +164,12 @@ class Watcher:
     def _log_tail(self, key: str) -> tuple[str, ...]:
         """The end of the stage's log, or of its job's output where the stage never began."""
         log = self._experiment.paths.stage(key).log
-        logs = [log] if log.exists() else job_outputs(self._experiment, key)
-        return tuple(tail_lines(logs[-1], LOG_TAIL_LINES)) if logs else ()
+        if log.exists():
+            return tuple(tail_lines(log, LOG_TAIL_LINES))
+        if self._outputs is None:
+            self._outputs = job_outputs(self._experiment)
+        outputs = self._outputs.get(key)
+        return tuple(tail_lines(outputs[-1], LOG_TAIL_LINES)) if outputs else ()
 
     def _seed(
         self, runs: Runs, seed: int, statuses: dict[str, StageStatus], now: float

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,22 +35,25 @@ def main(arguments: argparse.Namespace) -> int:
     from launcher.submit import keys_of
 
     experiment = shared.experiment_of(arguments)
-    keys = keys_of(experiment, arguments.seeds, arguments.variants)
+    keys = keys_of(experiment, arguments.seeds)
     if arguments.follow:
         return _follow(experiment, keys, jobs=arguments.jobs)
-    for key in keys:
-        for path in _logs(experiment, key, jobs=arguments.jobs):
-            _print_log(key, path, arguments.lines)
+    for key, path in _logs(experiment, keys, jobs=arguments.jobs):
+        _print_log(key, path, arguments.lines)
     return 0
 
 
-def _logs(experiment: Experiment, key: str, *, jobs: bool) -> list[Path]:
-    """A stage's log and, where wanted or where there is none, the outputs of its jobs."""
+def _logs(experiment: Experiment, keys: Sequence[str], *, jobs: bool) -> Iterator[tuple[str, Path]]:
+    """Each stage's log and, where wanted or where there is none, the outputs of its jobs."""
     from launcher.job_output import job_outputs
 
-    log = experiment.paths.stage(key).log
-    own = [log] if log.exists() else []
-    return [*job_outputs(experiment, key), *own] if jobs or not own else own
+    outputs = job_outputs(experiment)
+    for key in keys:
+        log = experiment.paths.stage(key).log
+        if jobs or not log.exists():
+            yield from ((key, path) for path in outputs.get(key, ()))
+        if log.exists():
+            yield key, log
 
 
 def _print_log(key: str, log: Path, lines: int | None) -> None:
@@ -74,11 +78,10 @@ def _follow(experiment: Experiment, keys: list[str], *, jobs: bool) -> int:
     tails: dict[tuple[str, Path], TextTail] = {}
     try:
         for _ in Watcher(experiment, executor_of(experiment), SystemClock()).views():
-            for key in keys:
-                for path in _logs(experiment, key, jobs=jobs):
-                    tail = tails.setdefault((key, path), TextTail(path))
-                    for line in tail.poll():
-                        print(f"{key}  {line}", flush=True)
+            for key, path in _logs(experiment, keys, jobs=jobs):
+                tail = tails.setdefault((key, path), TextTail(path))
+                for line in tail.poll():
+                    print(f"{key}  {line}", flush=True)
     except KeyboardInterrupt:
         return 130
     return 0

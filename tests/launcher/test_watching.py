@@ -17,9 +17,10 @@ from rich.console import Console
 from golf.config import ScheduleConfig
 from golf.records import TrainPaths, write_json
 from launcher import dashboard, figures
+from launcher.cli import main
 from launcher.events import EventStream, plain_lines, plain_view
 from launcher.executors.base import Silence
-from launcher.experiment import Experiment
+from launcher.experiment import Experiment, Submission
 from launcher.progress import TrainProgress, thin
 from launcher.states import Observation, State
 from launcher.tails import JsonTail, TextTail, tail_lines
@@ -260,6 +261,32 @@ def test_attempts_are_counted_from_the_notes_of_the_jobs(
     assert second.split()[:3] == ["2", "12", "n2"]
     told = plain_view(view)["stages"]
     assert [len(s["attempts"]) for s in told if s["stage"] == "7/train"] == [2]
+
+
+def test_a_stage_that_never_began_shows_what_its_latest_job_printed(
+    experiment: Experiment, watcher: Watcher, clock: FakeClock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for job_id in ("7", "12_3"):
+        told = Submission(
+            stage="7/train", executor="slurm", job_id=job_id, host="h", submitted_at=0.0
+        )
+        experiment.record_submission(told)
+    append(experiment.paths.jobs / "train-7-7.out", "the first job\n")
+    append(experiment.paths.jobs / "train-12_3.out", "srun: error: no such image\n")
+    append(experiment.paths.jobs / "train-12_30.out", "another seed's\n")
+    say(experiment, "7/train", "failed", clock.now(), reason="Slurm says FAILED")
+    assert watcher.look().seeds[2].stages[0].log_tail == ("srun: error: no such image",)
+    words = ["logs", str(experiment.paths.root), "--seed", "7"]
+    assert main(words) == 0
+    shown = capsys.readouterr().out
+    assert shown.index("the first job") < shown.index("no such image")
+    assert "another seed's" not in shown
+    append(experiment.paths.stage("7/train").log, "it began\n")
+    assert main(words) == 0
+    assert "no such image" not in capsys.readouterr().out
+    assert main([*words, "--jobs"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.index("no such image") < shown.index("it began")
 
 
 def test_looking_ends_when_nothing_runs_or_waits(
