@@ -105,7 +105,8 @@ def test_slurm_is_asked_once_an_interval_however_many_seeds_there_are(lab: Clust
             statuses = read_statuses(experiment, executor, time.time())
         assert {status.state for status in statuses.values()} == {State.WAITING}
         assert executor._queue.num_calls == 1
-        [job] = {s.job_id.partition("_")[0] for s in experiment.submissions().values()}
-        lab.site.call("scancel", job, check=True)
+        jobs = {s.job_id.partition("_")[0] for s in experiment.submissions().values()}
+        assert len(jobs) == 2, "the site's arrays have 128 tasks at most"
+        lab.site.call("scancel", *jobs, check=True)
     finally:
         lab.site.call("scontrol", "update", "PartitionName=main", "State=UP")
