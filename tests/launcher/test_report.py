@@ -275,6 +275,19 @@ def test_every_measured_rule_names_a_file_of_evidence_that_exists(experiment: Ex
             assert list(experiment.paths.root.glob(found.evidence)), found
 
 
+def test_attempts_are_counted_whether_the_stage_or_only_its_jobs_told_of_them(
+    experiment: Experiment,
+) -> None:
+    for seed in SEEDS:
+        finish(experiment, seed)
+    say(experiment, f"{SEEDS[0]}/eval", "done", 1e6, attempt=3)
+    note = {"event": "started", "attempt": 1, "job": "1", "node": "n", "exit_code": None, "time": 1}
+    notes = experiment.paths.stage(f"{SEEDS[1]}/train").root / "attempts.jsonl"
+    notes.write_text("".join(json.dumps({**note, "attempt": n}) + "\n" for n in (1, 2)))
+    told = [seed["attempts"] for seed in report_of(experiment).plain()["seeds"]]
+    assert told == [{"train": 1, "eval": 3}, {"train": 2, "eval": 1}, {"train": 1, "eval": 1}]
+
+
 def test_the_json_reports_fields_are_documented() -> None:
     import launcher.report
 
