@@ -28,6 +28,8 @@ LEFT_OUT = (
     "golf.data.encode",
     "golf.data.hub",
     "golf.data.prepare",
+    "golf.evaluate.probe",
+    "golf.evaluate.split",
 )
 """What makes shards or bundles, measures speed or serves the launcher; it trains no record."""
 SITE_SECTIONS = ("fanout", "resources", "container")

@@ -72,6 +72,8 @@ class CheckpointWriter:
         self.checkpoints = checkpoints
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._writing: Future[None] | None = None
+        self._copies: dict[str, Tensor] = {}
+        """Kept from one checkpoint to the next: fresh memory takes longer than the copy."""
 
     def save(
         self,
@@ -82,11 +84,18 @@ class CheckpointWriter:
     ) -> None:
         """As `Checkpoints.save`; the tensors may change as soon as this returns."""
         self.settle()
-        copies = {
-            name: torch.empty_like(tensor, device="cpu").copy_(tensor.detach())
-            for name, tensor in tensors.items()
-        }
-        self._writing = self._pool.submit(self.checkpoints.save, done, copies, metadata, needed)
+        self._copy(tensors)
+        given = (done, self._copies, metadata, needed)
+        self._writing = self._pool.submit(self.checkpoints.save, *given)
+
+    def _copy(self, tensors: Mapping[str, Tensor]) -> None:
+        if self._copies.keys() != tensors.keys():
+            self._copies = {
+                name: torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=tensor.is_cuda)
+                for name, tensor in tensors.items()
+            }
+        for name, tensor in tensors.items():
+            self._copies[name].copy_(tensor.detach())
 
     def settle(self) -> None:
         """Wait until the checkpoint that is being written is on disk."""

@@ -11,7 +11,8 @@ A failed check refuses the launch; a warning does not.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from golf.config import Job, ModelConfig
@@ -56,6 +57,38 @@ def check_plan(plan: Plan, machine: Machine) -> tuple[Check, ...]:
 def common_checks(plan: Plan) -> tuple[Check, ...]:
     """Those that hold wherever the stages run."""
     return (_seeds(plan), _disk(plan), _data(plan), *_unsupported(plan.job))
+
+
+def check_variants(plan: Plan, checks_of: Callable[[Plan], Sequence[Check]]) -> tuple[Check, ...]:
+    """A plan's checks; of a sweep also what they find amiss with the other variants' jobs.
+
+    What is swept in training and adaptation alone changes no check and is not asked again.
+    """
+    found = [*checks_of(plan)]
+    asked = {_checked(plan.job)}
+    for variant in plan.variants:
+        if _checked(variant.job) not in asked:
+            asked.add(_checked(variant.job))
+            checks = checks_of(plan.of_variant(variant))
+            amiss = [check for check in checks if check.verdict is not Verdict.OK]
+            news = [check for check in amiss if check not in found]
+            found += [replace(check, name=f"{check.name}, {variant.key}") for check in news]
+    return (*_sweep(plan), *found)
+
+
+def _checked(job: Job) -> str:
+    """What checks and forecasts read of a job."""
+    parts = (job.model, job.data, job.schedule, job.ttt.schedule, job.fanout)
+    return repr((*parts, job.budget, job.resources))
+
+
+def _sweep(plan: Plan) -> Iterator[Check]:
+    if plan.variants:
+        trained = sum(variant.trains for variant in plan.variants)
+        shared = "" if trained == len(plan.variants) else f", {trained} of them trained"
+        keys = ", ".join(variant.key for variant in plan.variants)
+        figure = f"{len(plan.variants)} variants of each seed{shared}: {keys}"
+        yield Check(name="sweep", verdict=Verdict.OK, figure=figure)
 
 
 def refused(checks: tuple[Check, ...]) -> bool:
@@ -127,7 +160,8 @@ def _gpus(plan: Plan, machine: Machine) -> Check:
 
 def _disk(plan: Plan) -> Check:
     per_seed = 4 * FLOAT_COPIES_PER_SEED * num_parameters(plan.job.model)
-    wanted = per_seed * len(plan.seeds) + DISK_RESERVE_BYTES
+    trained = sum(variant.trains for variant in plan.variants) or 1
+    wanted = per_seed * len(plan.seeds) * trained + DISK_RESERVE_BYTES
     free = free_disk_bytes(plan.paths.root)
     figure = f"about {wanted / 1e9:.1f} GB, {free / 1e9:.1f} GB free"
     if wanted > free:

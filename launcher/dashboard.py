@@ -24,6 +24,10 @@ WIDE = 110
 """Columns from which the loss curve is drawn."""
 CURVE = 20
 MAX_BAR = 40
+USUAL_NAME = 5
+"""Characters of a seed without a variant, in `OTHER_COLUMNS`."""
+MIN_NAME = 12
+"""Characters that a name may take on any terminal."""
 GROUP_ROOM = 24
 """What the bar leaves to the words about a group of workers."""
 OTHER_COLUMNS = 64
@@ -76,7 +80,12 @@ def _room(view: View, width: int, height: int, below: list[Text]) -> int:
 def _header(view: View) -> list[Text]:
     title = Text.assemble(("golf-launch ", "dim"), (view.name, "bold"))
     started = f"started {figures.ago(view.now - view.created_at)}"
-    return [title, Text.assemble(counts(view), (f"  {started}", "dim"))]
+    lines = [title, Text.assemble(counts(view), (f"  {started}", "dim"))]
+    if view.silence is not None:
+        heard = view.silence.heard_at
+        age = "" if heard is None else f"; it last did {figures.ago(view.now - heard)}"
+        lines.append(Text(f"{view.silence.reason}{age}", style="yellow"))
+    return lines
 
 
 def counts(view: View) -> Text:
@@ -95,8 +104,7 @@ def evidence(view: View) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
     for name in ("stage", "state", "evidence", "seen"):
         table.add_column(name, overflow="fold")
-    stages = [stage for seed in view.seeds for stage in seed.stages]
-    for stage in [view.prepare, *stages] if view.prepare is not None else stages:
+    for stage in view.stages:
         seen = stage.status.observation
         mark, style = MARKS[seen.state]
         state = Text(f"{mark} {seen.state}", style=style)
@@ -109,8 +117,7 @@ def attempts(view: View) -> Table | None:
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
     for name in ("stage", "attempt", "job", "node", "began", "lasted", "end"):
         table.add_column(name, overflow="fold")
-    seeds = [stage for seed in view.seeds for stage in seed.stages]
-    for stage in [view.prepare, *seeds] if view.prepare is not None else seeds:
+    for stage in view.stages:
         for number, attempt in enumerate(stage.attempts if len(stage.attempts) > 1 else (), 1):
             began = time.strftime("%m-%d %H:%M:%S", time.localtime(attempt.began_at))
             lasted_s = None if attempt.ended_at is None else attempt.ended_at - attempt.began_at
@@ -123,7 +130,11 @@ def attempts(view: View) -> Table | None:
 
 def _table(view: View, width: int, shown: Page, has_keys: bool) -> Table:
     wide = width >= WIDE
-    bar_width = min(MAX_BAR, max(8, width - OTHER_COLUMNS - (CURVE + 1 if wide else 0)))
+    most = max(MIN_NAME, width // 4)
+    taken = OTHER_COLUMNS + (CURVE + 1 if wide else 0)
+    longest = max((len(_name(seed, most)) for seed in view.seeds), default=0)
+    taken += max(0, longest - USUAL_NAME)
+    bar_width = min(MAX_BAR, max(8, width - taken))
     table = Table(box=None, expand=True, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim")
     table.add_column("seed", justify="right", no_wrap=True)
     table.add_column("state", no_wrap=True, min_width=14)  # steady while pages turn
@@ -137,13 +148,13 @@ def _table(view: View, width: int, shown: Page, has_keys: bool) -> Table:
         cells = [Text("data"), _state(view.prepare), Text(view.prepare.status.reason, style="dim")]
         table.add_row(*cells)
     for seed in shown.kept:
-        table.add_row(*_row(seed, wide, bar_width))
+        table.add_row(Text(_name(seed, most), style="bold"), *_row(seed, wide, bar_width))
     if shown.count > 1:
         keys = "n next, p back" if has_keys else ""
         words = ("┄┄┄┄", f"page {shown.number + 1} of {shown.count}", keys)
         table.add_row(*(Text(word, style="dim") for word in words))
     for seed in shown.turned:
-        table.add_row(*_row(seed, wide, bar_width))
+        table.add_row(Text(_name(seed, most), style="bold"), *_row(seed, wide, bar_width))
     return table
 
 
@@ -151,10 +162,15 @@ def _is_preparing(view: View) -> bool:
     return view.prepare is not None and view.prepare.status.state is not State.DONE
 
 
+def _name(view: SeedView, most: int) -> str:
+    """Variant and seed in at most so many characters: the end of it, which tells them apart."""
+    name = view.name
+    return name if not view.variant or len(name) <= most else f"…{name[1 - most :]}"
+
+
 def _row(view: SeedView, wide: bool, bar_width: int) -> list[Text]:
     progress = view.progress
-    cells = [Text(str(view.seed), style="bold"), _state(view.stage)]
-    cells.append(_progress(view, bar_width, wide))
+    cells = [_state(view.stage), _progress(view, bar_width, wide)]
     if wide:
         cells.append(Text(figures.sparkline(thin(progress.losses, CURVE)), style="cyan"))
     loss, bpb = view.final_loss, view.final_bpb
@@ -237,7 +253,7 @@ def groups(view: View) -> list[Text]:
             times = "once" if progress.recoveries == 1 else f"{progress.recoveries} times"
             now = " and is being rebuilt" if progress.rebuilding else ""
             told += f"; lost {times}{now}, lastly {progress.last_loss}"
-        lines.append(Text.assemble((f"seed {seed.seed}  ", "bold"), told))
+        lines.append(Text.assemble((f"seed {seed.name}  ", "bold"), told))
     return lines
 
 
@@ -249,10 +265,11 @@ def bar(fraction: float, width: int) -> Text:
 
 def _problems(view: View, most: int) -> list[Text]:
     """What went wrong, with the end of the log; the first few."""
-    stages = [(f"seed {seed.seed}", seed.stage) for seed in view.seeds]
+    stages = {seed.stage.key: (f"seed {seed.name}", seed.stage) for seed in reversed(view.seeds)}
     if view.prepare is not None:
-        stages.insert(0, ("data", view.prepare))
-    bad = [(who, s) for who, s in stages if s.status.state in (State.FAILED, State.LOST)]
+        stages[view.prepare.key] = ("data", view.prepare)
+    found = reversed(stages.values())
+    bad = [(who, s) for who, s in found if s.status.state in (State.FAILED, State.LOST)]
     if not bad:
         return []
     lines = [Text()]

@@ -4,7 +4,8 @@ Events and their fields, beside `event` and `time` (seconds since the epoch):
 
 - `state`: a stage changed: `stage` (its key), `seed`, `state`, `command`, `reason`, `evidence`,
   `attempt`; where it went wrong also `log` and `log_tail`.
-- `progress`: a running seed: `seed`, `stage`, `command`, and what applies of `step`, `num_steps`,
+- `progress`: a running seed: `seed`, `variant` (empty where nothing is swept), `stage`, `command`,
+  and what applies of `step`, `num_steps`,
   `loss`, `chunk`, `num_chunks`, `val_loss`, `val_bpb`, `tokens_per_s`, `fraction`, `eta_s`;
   of an evaluation also `windows_per_s`, of one over a group of workers `busy`, `hosts`, `alive`,
   `recoveries`, `last_loss`, `roles` where some adapt and others score and, while a lost group is
@@ -32,37 +33,47 @@ class EventStream:
     def __init__(self, progress_every_s: float = PROGRESS_EVERY_S) -> None:
         self._progress_every_s = progress_every_s
         self._told: dict[str, tuple[Any, ...]] = {}
-        self._progress_at: dict[int, float] = {}
+        self._progress_at: dict[str, float] = {}
+        self._silence_told = ""
 
     def take(self, view: View) -> Iterator[dict[str, Any]]:
         """The events that this view adds to those before."""
-        if view.prepare is not None:
-            yield from self._stage(view.prepare, None, view.now)
+        yield from self._silence(view)
+        for stage in view.stages:
+            yield from self._stage(stage, view.now)
         for seed in view.seeds:
-            for stage in seed.stages:
-                yield from self._stage(stage, seed.seed, view.now)
             yield from self._progress(seed, view.now)
 
-    def _stage(self, stage: StageView, seed: int | None, now: float) -> Iterator[dict[str, Any]]:
+    def _silence(self, view: View) -> Iterator[dict[str, Any]]:
+        """That the scheduler does not answer, and that it does again; once each."""
+        reason = view.silence.reason if view.silence is not None else ""
+        if bool(reason) == bool(self._silence_told):
+            return
+        self._silence_told = reason
+        text = reason or "the scheduler answers again"
+        yield {"event": "notice", "time": view.now, "silent": bool(reason), "text": text}
+
+    def _stage(self, stage: StageView, now: float) -> Iterator[dict[str, Any]]:
         status = stage.status
         facts = (status.state, status.command, status.reason, status.attempt)
         if self._told.get(stage.key) == facts:
             return
         self._told[stage.key] = facts
-        event: dict[str, Any] = {"event": "state", "time": now, **_facts(stage, seed)}
-        if status.state in (State.FAILED, State.LOST):
+        event: dict[str, Any] = {"event": "state", "time": now, **_facts(stage)}
+        if stage.log_tail or status.state in (State.FAILED, State.LOST):
             event |= {"log": str(stage.log), "log_tail": list(stage.log_tail)}
         yield event
 
     def _progress(self, seed: SeedView, now: float) -> Iterator[dict[str, Any]]:
-        due = self._progress_at.get(seed.seed, float("-inf")) + self._progress_every_s
+        due = self._progress_at.get(seed.stage.key, float("-inf")) + self._progress_every_s
         if seed.state is not State.RUNNING or seed.progress.fraction is None or now < due:
             return
-        self._progress_at[seed.seed] = now
+        self._progress_at[seed.stage.key] = now
         yield {
             "event": "progress",
             "time": now,
             "seed": seed.seed,
+            "variant": seed.variant,
             "stage": seed.stage.key,
             "command": seed.stage.status.command,
             **without_loss_history(seed.progress),
@@ -71,15 +82,15 @@ class EventStream:
 
 def plain_view(view: View) -> dict[str, Any]:
     """A view as nested plain values."""
-    stages = [(seed.seed, stage) for seed in view.seeds for stage in seed.stages]
-    prepare = [] if view.prepare is None else [(None, view.prepare)]
     return {
         "experiment": view.name,
         "time": view.now,
         "over": view.is_over,
+        "silence": None if view.silence is None else dataclasses.asdict(view.silence),
         "seeds": [
             {
                 "seed": seed.seed,
+                "variant": seed.variant,
                 "state": str(seed.state),
                 "stage": seed.stage.key,
                 "command": seed.stage.status.command,
@@ -92,20 +103,20 @@ def plain_view(view: View) -> dict[str, Any]:
         ],
         "stages": [
             {
-                **_facts(stage, seed),
+                **_facts(stage),
                 "age_s": stage.status.observation.age_s(view.now),
                 "attempts": [dataclasses.asdict(attempt) for attempt in stage.attempts],
             }
-            for seed, stage in [*prepare, *stages]
+            for stage in view.stages
         ],
     }
 
 
-def _facts(stage: StageView, seed: int | None) -> dict[str, Any]:
+def _facts(stage: StageView) -> dict[str, Any]:
     status = stage.status
     return {
         "stage": stage.key,
-        "seed": seed,
+        "seed": stage.seed,
         "state": str(status.state),
         "command": status.command,
         "reason": status.reason,
@@ -117,6 +128,9 @@ def _facts(stage: StageView, seed: int | None) -> dict[str, Any]:
 def plain_lines(event: dict[str, Any]) -> Iterator[str]:
     """An event as text for a log file or a pipe."""
     stamp = time.strftime("%H:%M:%S", time.localtime(event["time"]))
+    if event["event"] == "notice":
+        yield f"{stamp}  {event['text']}"
+        return
     if event["event"] == "progress":
         yield f"{stamp}  {event['stage']:<12} {_progress_text(event)}"
         return

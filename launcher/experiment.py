@@ -8,6 +8,7 @@ runs/<name>-<id>/
   code.diff            what they differ from the commit, if they do
   data/, prepare/      the embedded corpus, where the job asks for it
   seeds/<seed>/train/  seeds/<seed>/eval/
+  variants/<variant>/  of a sweep, instead: job.toml, train_gpt.py and seeds/ of each variant
   jobs/                the scheduler's side: scripts and output of the jobs
   submissions.jsonl    one line a submitted job
   report.json, report.md, report.html
@@ -32,97 +33,25 @@ from typing import Any
 import golf.config
 from golf.bundle import bundle
 from golf.config import Job
-from golf.records import (
-    DataPaths,
-    EvalPaths,
-    StagePaths,
-    TrainPaths,
-    read_json,
-    read_lines,
-    replace_file,
-    write_json,
-)
+from golf.records import read_json, read_lines, replace_file, write_json
 from launcher import snapshot
 from launcher.errors import LaunchError
+from launcher.paths import ExperimentPaths, RunPaths
 from launcher.stage import Stage
+from launcher.sweep import Variant
 
+__all__ = [
+    "Experiment",
+    "ExperimentPaths",
+    "Registration",
+    "Runs",
+    "Submission",
+    "find_experiment",
+    "find_runs",
+    "list_experiments",
+    "new_name",
+]
 SCHEMA = 1
-
-
-@dataclass(frozen=True)
-class ExperimentPaths:
-    """Every path of an experiment."""
-
-    root: Path
-
-    @property
-    def registry(self) -> Path:
-        return self.root / "experiment.json"
-
-    @property
-    def job(self) -> Path:
-        return self.root / "job.toml"
-
-    @property
-    def code(self) -> Path:
-        return self.root / "code"
-
-    @property
-    def script(self) -> Path:
-        """The single file that a submission of this job ships, made of `code`."""
-        return self.root / "train_gpt.py"
-
-    @property
-    def code_diff(self) -> Path:
-        """What `code` differs from the commit in `experiment.json`, if it does."""
-        return self.root / "code.diff"
-
-    @property
-    def data(self) -> DataPaths:
-        return DataPaths(self.root / "data")
-
-    @property
-    def jobs(self) -> Path:
-        return self.root / "jobs"
-
-    @property
-    def submissions(self) -> Path:
-        return self.root / "submissions.jsonl"
-
-    @property
-    def lock(self) -> Path:
-        return self.root / "launcher.lock"
-
-    @property
-    def report_json(self) -> Path:
-        return self.root / "report.json"
-
-    @property
-    def report_md(self) -> Path:
-        return self.root / "report.md"
-
-    @property
-    def report_html(self) -> Path:
-        return self.root / "report.html"
-
-    def stage(self, key: str) -> StagePaths:
-        """Folder of a stage by its key: `prepare`, `1337/train`."""
-        return StagePaths(self.root / (f"seeds/{key}" if "/" in key else key))
-
-    def train(self, seed: int) -> TrainPaths:
-        return TrainPaths(self.stage(f"{seed}/train").root)
-
-    def artifact(self, seed: int) -> Path:
-        return self.train(seed).root / "model.golf"
-
-    def artifact_sizes(self, seed: int) -> Path:
-        return self.train(seed).root / "model.golf.json"
-
-    def round_trip(self, seed: int) -> EvalPaths:
-        return EvalPaths(self.train(seed).root / "roundtrip")
-
-    def evaluation(self, seed: int, protocol: str) -> EvalPaths:
-        return EvalPaths(self.stage(f"{seed}/eval").root / protocol)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,6 +80,35 @@ class Registration:
     """The site's profile, so that whoever attaches asks the same site."""
     policy: dict[str, Any] | None = None
     """What will count as better, and the baseline's scores; see `reporting.policy`."""
+    variants: tuple[Variant, ...] = ()
+    """Of a sweep, all of them; none where there is one job."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Runs:
+    """The runs of one job over the seeds: a variant of a sweep, or the whole experiment."""
+
+    variant: str
+    """Key of the variant; empty where nothing is swept."""
+    overrides: tuple[str, ...]
+    """The swept settings, as the variant has them."""
+    paths: RunPaths
+    whole: ExperimentPaths
+    """Paths of the experiment that they belong to."""
+    seeds: tuple[int, ...]
+    stages: tuple[Stage, ...]
+    """Its own, and those of another variant that train for it."""
+
+    def job(self) -> Job:
+        return golf.config.load_job(self.paths.job)
+
+    @property
+    def name(self) -> str:
+        """The experiment's, of a sweep with the variant's key."""
+        return f"{self.whole.root.name}/{self.variant}" if self.variant else self.whole.root.name
+
+    def stages_of(self, seed: int) -> tuple[Stage, ...]:
+        return tuple(stage for stage in self.stages if stage.seed == seed)
 
 
 class Experiment:
@@ -166,18 +124,40 @@ class Experiment:
             Stage.read_back(entry, read_json(paths.stage(entry["key"]).spec) or {})
             for entry in registry["stages"]
         )
+        self.runs: tuple[Runs, ...] = tuple(self._runs())
+        """One, or of a sweep one a variant."""
+
+    def _runs(self) -> Iterator[Runs]:
+        unswept = {"key": "", "trained_by": "", "overrides": []}
+        for variant in self.registry.get("variants") or [unswept]:
+            key = variant["key"]
+            own = [stage for stage in self.stages if stage.seed is not None]
+            own = [stage for stage in own if stage.variant == key]
+            needed = {before for stage in own for before in stage.after}
+            yield Runs(
+                variant=key,
+                overrides=tuple(variant["overrides"]),
+                paths=self.paths.runs(key, variant["trained_by"]),
+                whole=self.paths,
+                seeds=self.seeds,
+                stages=tuple(
+                    s for s in self.stages if s in own or (s.seed is not None and s.key in needed)
+                ),
+            )
+
+    @property
+    def is_sweep(self) -> bool:
+        return bool(self.registry.get("variants"))
 
     @classmethod
     def register(cls, paths: ExperimentPaths, job: Job, wanted: Registration) -> Experiment:
-        """Create the folder: job, code, stages and, as the last file, the registry."""
-        import tomli_w
-
+        """Create the folder: jobs, code, stages and, as the last file, the registry."""
         paths.root.mkdir(parents=True)
-        with replace_file(paths.job) as temporary:
-            temporary.write_text(tomli_w.dumps(golf.config.job_to_sections(job)))
         snapshot.copy_code(paths.code)
-        with replace_file(paths.script) as temporary:
-            temporary.write_text(bundle(paths.code / "golf", job))
+        for variant in wanted.variants:
+            _write_job(paths, paths.runs(variant.key), variant.job)
+        if not wanted.variants:
+            _write_job(paths, paths, job)
         diff = snapshot.uncommitted_diff()
         if diff:
             with replace_file(paths.code_diff) as temporary:
@@ -200,6 +180,7 @@ class Experiment:
                 "profile": wanted.profile,
                 "policy": wanted.policy,
                 "seeds": list(wanted.seeds),
+                "variants": [variant.registration() for variant in wanted.variants],
                 "stages": [stage.registration() for stage in wanted.stages],
             },
         )
@@ -224,13 +205,35 @@ class Experiment:
         return cls(paths, registry)
 
     def job(self) -> Job:
-        return golf.config.load_job(self.paths.job)
+        """The job; of a sweep the first variant's, which differs in what is swept only."""
+        return self.runs[0].job()
+
+    def runs_of(self, variant: str | None) -> Runs:
+        """The runs of a variant by its key, or of an experiment that has but one job.
+
+        Raises:
+            LaunchError: there is no such variant, or none is named and there are several.
+        """
+        keys = [runs.variant for runs in self.runs]
+        if variant is None and not self.is_sweep:
+            return self.runs[0]
+        if variant in keys and variant:
+            return self.runs[keys.index(variant)]
+        if not self.is_sweep:
+            raise LaunchError(f"{self.name} sweeps nothing; name it without /{variant}")
+        what = f"has no variant {variant!r}" if variant else "is a sweep"
+        raise LaunchError(
+            f"{self.name} {what}; name one of its variants, as in {self.name}/{keys[0]}; it has "
+            f"{', '.join(keys)}"
+        )
 
     def stage(self, key: str) -> Stage:
         return next(stage for stage in self.stages if stage.key == key)
 
-    def stages_of(self, seed: int | None) -> tuple[Stage, ...]:
-        return tuple(stage for stage in self.stages if stage.seed == seed)
+    @property
+    def shared_stages(self) -> tuple[Stage, ...]:
+        """Those of no seed: the preparation of data, if there is one."""
+        return tuple(stage for stage in self.stages if stage.seed is None)
 
     def record_submission(self, submission: Submission) -> None:
         self._append_submission(asdict(submission))
@@ -274,6 +277,16 @@ class Experiment:
             yield file.fileno()
 
 
+def _write_job(paths: ExperimentPaths, runs: RunPaths, job: Job) -> None:
+    """The resolved job, and the code that would ship with it."""
+    import tomli_w
+
+    with replace_file(runs.job) as temporary:
+        temporary.write_text(tomli_w.dumps(golf.config.job_to_sections(job)))
+    with replace_file(runs.script) as temporary:
+        temporary.write_text(bundle(paths.code / "golf", job))
+
+
 def new_name(job_name: str, now: float) -> str:
     """`<name>-<id>`: sorts by time, and two launches in one second differ."""
     return (
@@ -311,6 +324,23 @@ def find_experiment(runs: Path, name: str | None) -> Experiment:
     raise LaunchError(
         f"there is no experiment {name!r} in {runs}/{_nearest(name, [e.name for e in known])}"
     )
+
+
+def find_runs(runs: Path, name: str | None) -> tuple[Experiment, str | None]:
+    """An experiment as `find_experiment` finds it, and of `NAME/KEY` or a variant's folder its key.
+
+    Raises:
+        LaunchError: there is no such experiment.
+    """
+    if name is None or (Path(name) / "experiment.json").is_file():
+        return find_experiment(runs, name), None
+    folder = Path(name).resolve()
+    if folder.parent.name == "variants" and (folder.parents[1] / "experiment.json").is_file():
+        return Experiment.open(folder.parents[1]), folder.name
+    whole, _, variant = name.rstrip("/").rpartition("/")
+    if whole and any(whole in known.name for known in list_experiments(runs)):
+        return find_experiment(runs, whole), variant
+    return find_experiment(runs, name), None
 
 
 def _nearest(name: str, known: Sequence[str]) -> str:

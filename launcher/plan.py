@@ -5,19 +5,22 @@
 3. `<seed>/eval`, after it: sliding windows, then score-first TTT, over Ray workers where the job
    asks for some, then its ledger verified. Over several nodes, workers also do the first.
 
+A sweep has these stages for each variant, their keys after the variant's: `lr=0.01/<seed>/eval`.
+Variants that share their training wait for the one that trains.
+
 Nothing is written and nothing is started here.
 """
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from golf.config import Job
-from launcher.experiment import ExperimentPaths
+from launcher.paths import ExperimentPaths, RunPaths
 from launcher.stage import Command, Stage
+from launcher.sweep import Variant
 
 MEETING = "nodes"
 """Folder in a stage's own where the nodes of one job meet."""
@@ -30,16 +33,33 @@ class Plan:
     """An experiment that could be started."""
 
     job: Job
+    """Of a sweep the first variant's."""
     seeds: tuple[int, ...]
     data: Path
     paths: ExperimentPaths
     stages: tuple[Stage, ...]
+    variants: tuple[Variant, ...] = ()
+    """Of a sweep."""
+
+    def of_variant(self, variant: Variant) -> Plan:
+        """A variant's part, with the training that it shares."""
+        own = [stage for stage in self.stages if stage.variant == variant.key]
+        needed = {key for stage in own for key in stage.after}
+        stages = tuple(stage for stage in self.stages if stage in own or stage.key in needed)
+        return replace(self, job=variant.job, stages=stages)
 
 
-def make_plan(job: Job, seeds: Sequence[int], paths: ExperimentPaths, data: Path | None) -> Plan:
+def make_plan(
+    job: Job,
+    seeds: Sequence[int],
+    paths: ExperimentPaths,
+    data: Path | None,
+    variants: Sequence[Variant] = (),
+) -> Plan:
     """Lay out the stages of an experiment that is to live at `paths`.
 
-    `data` is the user's folder; without one the job's source decides.
+    `data` is the user's folder; without one the job's source decides. With `variants`, `job` is the
+    first of theirs.
     """
     prepares = data is None and job.data.source == "embedded"
     if prepares:
@@ -48,17 +68,47 @@ def make_plan(job: Job, seeds: Sequence[int], paths: ExperimentPaths, data: Path
         data = NO_DATA if job.data.source == "challenge" else Path(job.data.source)
     folder = data if data == NO_DATA else data.absolute()
     stages = [_prepare(job, paths)] if prepares else []
-    for seed in seeds:
-        train = _train(job, seed, paths, folder)
-        if prepares:
-            train = dataclasses.replace(train, after=(stages[0].key,))
-        stages += [train, _evaluate(job, seed, paths, folder)]
+    each: Sequence[Variant | None] = variants or (None,)
+    for variant in each:
+        stages += _runs(job, seeds, paths, folder, variant)
+    if prepares:
+        first = (stages[0].key,)
+        stages = [replace(s, after=first) if s.kind == "train" else s for s in stages]
     return Plan(
         job=job,
         seeds=tuple(seeds),
         data=folder,
         paths=paths,
         stages=tuple(stages),
+        variants=tuple(variants),
+    )
+
+
+def _runs(
+    job: Job, seeds: Sequence[int], paths: ExperimentPaths, data: Path, variant: Variant | None
+) -> list[Stage]:
+    """The stages of one job over its seeds."""
+    stages: list[Stage] = []
+    if variant is None:
+        for seed in seeds:
+            stages += [_train(job, seed, paths, data), _evaluate(job, seed, paths, data)]
+        return stages
+    at = paths.runs(variant.key, variant.trained_by)
+    for seed in seeds:
+        if variant.trains:
+            stages.append(_of(variant, _train(variant.job, seed, at, data)))
+        stages.append(_of(variant, _evaluate(variant.job, seed, at, data)))
+    return stages
+
+
+def _of(variant: Variant, stage: Stage) -> Stage:
+    """A seed's stage as that of a variant, which may wait for another's training."""
+    trained = f"{stage.seed}/train"
+    owners = {key: variant.trained_by if key == trained else variant.key for key in stage.after}
+    return replace(
+        stage,
+        key=f"{variant.key}/{stage.key}",
+        after=tuple(f"{owner}/{key}" for key, owner in owners.items()),
     )
 
 
@@ -70,13 +120,13 @@ def _prepare(job: Job, paths: ExperimentPaths) -> Stage:
         kind="prepare",
         seed=None,
         commands=(Command(name="prepare", argv=(*argv, *sizes), done="../data/manifest.json"),),
-        resources=dataclasses.replace(job.resources, nodes=1, gpus_per_node=0),
+        resources=replace(job.resources, nodes=1, gpus_per_node=0),
         env=_env(job, ranks=1),
         image_id=job.container.image_id,
     )
 
 
-def _train(job: Job, seed: int, paths: ExperimentPaths, data: Path) -> Stage:
+def _train(job: Job, seed: int, paths: RunPaths, data: Path) -> Stage:
     out = paths.train(seed).root
     config, device = _config(paths), _device(job)
     artifact = str(paths.artifact(seed))
@@ -99,7 +149,7 @@ def _train(job: Job, seed: int, paths: ExperimentPaths, data: Path) -> Stage:
     return _stage(job, seed, "train", commands)
 
 
-def _evaluate(job: Job, seed: int, paths: ExperimentPaths, data: Path) -> Stage:
+def _evaluate(job: Job, seed: int, paths: RunPaths, data: Path) -> Stage:
     commands = tuple(
         _protocol(job, protocol, paths, seed, data, paths.evaluation(seed, protocol).root, protocol)
         for protocol in ("sliding", "ttt")
@@ -107,16 +157,16 @@ def _evaluate(job: Job, seed: int, paths: ExperimentPaths, data: Path) -> Stage:
     ledger = paths.evaluation(seed, "ttt").root
     verify = Command(name="verify", argv=("golf", "verify", str(ledger)))
     stage = _stage(job, seed, "eval", (*commands, verify))
-    return dataclasses.replace(
+    return replace(
         stage,
         after=(f"{seed}/train",),
         env=_env(job, ranks=max(job.ranks_per_node, job.fanout.workers_per_node)),
-        resources=dataclasses.replace(job.resources, nodes=job.fanout.nodes),
+        resources=replace(job.resources, nodes=job.fanout.nodes),
     )
 
 
 def _protocol(
-    job: Job, protocol: str, paths: ExperimentPaths, seed: int, data: Path, out: Path, name: str
+    job: Job, protocol: str, paths: RunPaths, seed: int, data: Path, out: Path, name: str
 ) -> Command:
     several = job.fanout.nodes > 1  # a second node that waited for the first would cost as much
     fans_out = job.fanout.workers > 0 and (protocol == "ttt" or (several and protocol == "sliding"))
@@ -151,7 +201,7 @@ def _golf(job: Job) -> tuple[str, ...]:
     return ("torchrun", "--standalone", ranks, "-m", "golf")
 
 
-def _config(paths: ExperimentPaths) -> tuple[str, ...]:
+def _config(paths: RunPaths) -> tuple[str, ...]:
     return ("--config", str(paths.job))
 
 

@@ -30,15 +30,17 @@ def draw(plan: Plan, checks: Sequence[Check]) -> RenderableType:
 
 
 def command_lines(plan: Plan) -> Iterator[str]:
-    """The command lines of the first seed's stages, as a shell takes them."""
+    """The command lines of the first seed's stages, as a shell takes them, and of a sweep those
+    of its first variant."""
     root = str(plan.paths.root)
     yield f"RUN={shlex.quote(root)}"
     for stage in _one_of_each(plan):
         yield f"# {stage.key}"
         for command in stage.commands:
             yield shlex.join(command.argv).replace(root, "$RUN")
-    if len(plan.seeds) > 1:
-        yield f"# and the same for {', '.join(map(str, plan.seeds[1:]))}"
+    others = [str(seed) for seed in plan.seeds[1:]] + [v.key for v in plan.variants[1:]]
+    if others:
+        yield f"# and the same for {', '.join(others)}"
 
 
 def draw_checks(checks: Sequence[Check]) -> Table:
@@ -87,6 +89,7 @@ def plain(plan: Plan, checks: Sequence[Check]) -> dict[str, Any]:
         "name": plan.paths.root.name,
         "path": str(plan.paths.root),
         "seeds": list(plan.seeds),
+        "variants": [variant.registration() for variant in plan.variants],
         "data": str(plan.data),
         "checks": [dataclasses.asdict(check) for check in checks],
         "stages": [

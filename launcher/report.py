@@ -10,6 +10,7 @@
 goes, not when one is added. Its fields:
 
 - `schema`, `name`, `job`, `created_at`, `collected_at` (seconds since the epoch), `git`;
+- `variant`: its key where it is one of a sweep (see `sweep_report`), else empty;
 - `seeds`: one object a registered seed, see `reporting.seed_report.SeedReport`;
 - `summaries`: `count, mean, std, half_width` by evaluation (`post_ema`, `round_trip`, `sliding`,
   `ttt`) and unit (`val_loss`, `val_bpb`), or null;
@@ -30,14 +31,13 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from golf.records import replace_file, write_json
 from launcher.executors.base import Executor
-from launcher.experiment import Experiment, ExperimentPaths
+from launcher.experiment import Experiment, Runs
 from launcher.reporting.comparison import Comparison, headline, judge, published_std
 from launcher.reporting.compliance import Gate, Sheet, gates, outside_the_rule
 from launcher.reporting.curves import Curves, points_of, read_curves
 from launcher.reporting.policy import Policy
-from launcher.reporting.power import Design, least_difference
+from launcher.reporting.power import alike, least_difference
 from launcher.reporting.scores import Scores
 from launcher.reporting.seed_report import COLUMNS, FINAL, VIOLATED_EXIT, SeedReport, read_seed
 from launcher.reporting.units import ValidationSet
@@ -68,6 +68,7 @@ class Report:
 
     schema: str
     name: str
+    variant: str
     job: str
     created_at: float
     collected_at: float
@@ -93,23 +94,36 @@ class Report:
         return _final_scores(self.name, self.seeds, source)
 
 
-def collect(experiment: Experiment, executor: Executor) -> Report:
-    """Read an experiment's results as they stand now."""
+def collect(experiment: Experiment, executor: Executor, variant: str | None = None) -> Report:
+    """Read the results of an experiment, or of a variant of a sweep, as they stand now.
+
+    Raises:
+        LaunchError: it is a sweep and no variant is named, or it has none of this name.
+    """
     now = time.time()
-    statuses = read_statuses(experiment, executor, now)
-    seeds = tuple(read_seed(experiment, seed, statuses) for seed in experiment.seeds)
+    runs = experiment.runs_of(variant)
+    return collect_runs(experiment, runs, read_statuses(experiment, executor, now), now)
+
+
+def collect_runs(
+    experiment: Experiment, runs: Runs, statuses: dict[str, StageStatus], now: float
+) -> Report:
+    """Read the results of a job over its seeds."""
+    seeds = tuple(read_seed(runs, seed, statuses) for seed in runs.seeds)
     done = tuple(seed for seed in seeds if seed.state is State.DONE)
     summaries = {column: _summaries(done, column) for column in COLUMNS}
-    job, sheet = experiment.job(), Sheet(seeds=seeds, paths=experiment.paths)
+    job, sheet = runs.job(), Sheet(seeds=seeds, paths=runs.paths, root=experiment.paths.root)
     judged = gates(sheet, job.budget)
-    policy = _policy(experiment)
-    scores = _final_scores(experiment.name, seeds, str(experiment.paths.root))
+    policy = registered_policy(experiment)
+    scores = _final_scores(runs.name, seeds, str(runs.paths.root))
     comparison = None
-    if policy is not None and policy.baseline is not None and scores.seeds:
+    # A sweep's policy judges its variants together; by itself, none of them makes a claim.
+    if not runs.variant and policy is not None and policy.baseline is not None and scores.seeds:
         (comparison,) = judge([(scores, policy.baseline)], policy)
     return Report(
         schema=SCHEMA,
-        name=experiment.name,
+        name=runs.name,
+        variant=runs.variant,
         job=experiment.registry["job"],
         created_at=experiment.created_at,
         collected_at=now,
@@ -122,25 +136,15 @@ def collect(experiment: Experiment, executor: Executor) -> Report:
         comparison=comparison,
         power=_power(scores, policy or Policy()),
         curves=tuple(
-            read_curves(experiment.paths, seed.seed, points_of(len(seeds))) for seed in seeds
+            read_curves(runs.paths, seed.seed, points_of(len(seeds) * len(experiment.runs)))
+            for seed in seeds
         ),
         verdict=_verdict(seeds, summaries, judged, comparison),
         exit_code=_exit_code(seeds, judged, statuses, comparison),
     )
 
 
-def write(report: Report, paths: ExperimentPaths) -> None:
-    """Put `report.json`, `report.md` and `report.html` into the experiment's folder."""
-    from launcher.reporting.html import page
-    from launcher.reporting.tables import markdown
-
-    write_json(paths.report_json, report.plain())
-    for path, text in ((paths.report_md, markdown(report)), (paths.report_html, page(report))):
-        with replace_file(path) as temporary:
-            temporary.write_text(text)
-
-
-def _policy(experiment: Experiment) -> Policy | None:
+def registered_policy(experiment: Experiment) -> Policy | None:
     """As registered; experiments of older versions have none."""
     plain = experiment.registry.get("policy")
     return None if plain is None else Policy.read_back(plain)
@@ -175,15 +179,12 @@ def _power(scores: Scores, policy: Policy) -> Power | None:
     std = own.std if own is not None and own.std else published_std("bpb", None)
     if own is None or std is None:
         return None
-    design = Design(
-        std=std, baseline_std=std, baseline_count=own.count, alpha=policy.alpha, margin=0.0
-    )
     return Power(
         count=own.count,
         std_bpb=std,
         observed=observed,
         alpha=policy.alpha,
-        least_difference_bpb=least_difference(design, own.count),
+        least_difference_bpb=least_difference(alike(std, own.count, policy.alpha), own.count),
     )
 
 

@@ -24,7 +24,8 @@ class Stage:
     """One job of an experiment."""
 
     key: str
-    """`prepare`, or `<seed>/train`, `<seed>/eval`; also names it to people."""
+    """`prepare`, or `<seed>/train`, `<seed>/eval`, of a sweep `<variant>/<seed>/train`; also names
+    it to people."""
     kind: str
     seed: int | None
     commands: tuple[Command, ...]
@@ -34,6 +35,12 @@ class Stage:
     env: dict[str, str] = field(default_factory=dict)
     image_id: str = ""
     """The container image that it must find itself in; empty where any will do."""
+
+    @property
+    def variant(self) -> str:
+        """Key of the variant whose stage it is; empty where nothing is swept, or all need it."""
+        parts = self.key.split("/")
+        return parts[0] if len(parts) == 3 else ""
 
     def spec(self) -> dict[str, Any]:
         """`stage.json`, from which `golf stage` runs."""

@@ -115,14 +115,25 @@ def _note(experiment: Experiment, stage: Stage, state: State, reason: str) -> No
     write_json(path, note)
 
 
-def keys_of(experiment: Experiment, seeds: Collection[int] | None) -> list[str]:
-    """Keys of all stages, or of those of some seeds.
+def keys_of(
+    experiment: Experiment,
+    seeds: Collection[int] | None,
+    variants: Collection[str] | None = None,
+) -> list[str]:
+    """Keys of all stages, or of those of some seeds and variants.
 
     Raises:
-        LaunchError: a seed is none of the experiment's.
+        LaunchError: a seed or a variant is none of the experiment's.
     """
+    for variant in variants or ():
+        experiment.runs_of(variant)
     for seed in seeds or ():
         if seed not in experiment.seeds:
             known = ", ".join(map(str, experiment.seeds))
             raise LaunchError(f"{experiment.name} has no seed {seed}; it has {known}")
-    return [stage.key for stage in experiment.stages if seeds is None or stage.seed in seeds]
+    return [
+        stage.key
+        for stage in experiment.stages
+        if (seeds is None or stage.seed in seeds)
+        and (variants is None or stage.variant in variants)
+    ]

@@ -1,66 +1,109 @@
-"""A sweep: settings crossed with seeds, registered whole, and ranked with a correction for luck.
+"""A sweep: settings crossed with seeds, in one experiment that is registered whole.
 
-1. `parse_sweep` turns `ttt.lr=0.001,0.002` into variants; several are crossed.
-2. Each variant is an experiment like any other, in a folder beside the others.
-3. The sweep's own file names all of them and the policy, and is written before any job is
-   submitted, so that a variant which did badly cannot be left out.
-4. `rank` tests every variant against the baseline, or else against the first variant; Holm's
-   correction counts all of them, those without a verdict too.
+1. `parse_sweep` turns `ttt.lr=0.001,0.002` into combinations; several settings are crossed.
+2. Each is a `Variant`: the job with those settings, and a short key that names folder and stages.
+3. Variants that differ only in what evaluation reads share the training of a seed: the first of
+   them trains for all.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from golf.records import read_json, write_json
+from golf.config import Job
 from golf.sections import parse_override
 from launcher.errors import LaunchError
-from launcher.reporting.policy import Policy
 
-SCHEMA = 1
-SUFFIX = ".sweep.json"
 MAX_VARIANTS = 64
+MAX_KEY = 48
+NOT_SWEPT = {
+    "job": "it names the experiment",
+    "container": "all jobs of an experiment run in one image",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Variant:
     """One combination of the swept settings."""
 
+    key: str
+    """Names its folder and its stages: `lr=0.01`."""
     overrides: tuple[str, ...]
-    experiment: str
-    """Name of its folder."""
+    """As on the command line: `ttt.lr=0.01`."""
+    job: Job
+    trained_by: str
+    """Key of the variant whose trained models it evaluates, its own as a rule."""
 
     @property
-    def label(self) -> str:
-        return " ".join(self.overrides)
+    def trains(self) -> bool:
+        return self.trained_by == self.key
 
-
-@dataclass(frozen=True, kw_only=True)
-class Sweep:
-    """What was registered before the first submission."""
-
-    name: str
-    created_at: float
-    policy: Policy
-    variants: tuple[Variant, ...]
-
-    def path(self, runs: Path) -> Path:
-        return runs / f"{self.name}{SUFFIX}"
-
-    def write(self, runs: Path) -> None:
-        plain = {
-            "schema": SCHEMA,
-            "name": self.name,
-            "created_at": self.created_at,
-            "policy": self.policy.plain(),
-            "variants": [dataclasses.asdict(variant) for variant in self.variants],
+    def registration(self) -> dict[str, Any]:
+        """What `experiment.json` keeps of it beside its `job.toml`."""
+        return {
+            "key": self.key,
+            "overrides": list(self.overrides),
+            "trained_by": self.trained_by,
         }
-        write_json(self.path(runs), plain)
+
+
+def make_variants(
+    combinations: Sequence[tuple[str, ...]], job_of: Callable[[tuple[str, ...]], Job]
+) -> tuple[Variant, ...]:
+    """A variant for each combination of overrides; `job_of` resolves its job.
+
+    Raises:
+        LaunchError: two are the same, or they cannot live on the same prepared data.
+    """
+    jobs = [job_of(overrides) for overrides in combinations]
+    if len({repr(job) for job in jobs}) < len(jobs):
+        raise LaunchError("--sweep names the same value twice in other words; name each once")
+    sources = {(job.data.source, job.data.val_docs, job.model.vocab_size) for job in jobs}
+    if len(sources) > 1 and any(job.data.source == "embedded" for job in jobs):
+        raise LaunchError(
+            "data.source, data.val_docs and model.vocab_size cannot be swept over the embedded "
+            "corpus, which is prepared once for all; launch an experiment for each value"
+        )
+    keys = _keys(combinations)
+    trainers: dict[Any, str] = {}
+    return tuple(
+        Variant(
+            key=key,
+            overrides=overrides,
+            job=job,
+            trained_by=trainers.setdefault(_training_of(job), key),
+        )
+        for key, overrides, job in zip(keys, combinations, jobs, strict=True)
+    )
+
+
+def _training_of(job: Job) -> str:
+    """All that the train stage reads: it trains, quantizes and evaluates sequentially."""
+    evaluate, budget = job.evaluate, job.budget
+    return repr(
+        (
+            *(job.model, job.data, job.optim, job.schedule, job.averaging, job.quantize),
+            *(evaluate.eval_seq_len, evaluate.batch_windows, evaluate.tail),
+            *(budget.artifact_bytes, budget.train_seconds, job.resources),
+        )
+    )
+
+
+def _keys(combinations: Sequence[tuple[str, ...]]) -> list[str]:
+    """Short names that can be folders, all different; numbers where the settings are too long."""
+    keys = [",".join(_short(override) for override in overrides) for overrides in combinations]
+    if len({key.lower() for key in keys}) < len(keys) or max(map(len, keys)) > MAX_KEY:
+        return [f"variant-{number}" for number in range(1, len(keys) + 1)]
+    return keys
+
+
+def _short(override: str) -> str:
+    name = override.partition(".")[2]
+    return re.sub(r"[^A-Za-z0-9_.=+-]+", "-", name).strip("-")
 
 
 def parse_sweep(texts: Sequence[str]) -> list[tuple[str, ...]]:
@@ -72,6 +115,8 @@ def parse_sweep(texts: Sequence[str]) -> list[tuple[str, ...]]:
     axes: list[list[str]] = []
     for text in texts:
         section, key, _ = parse_override(text)
+        if section in NOT_SWEPT:
+            raise LaunchError(f"--sweep {text!r}: [{section}] is not swept; {NOT_SWEPT[section]}")
         values = split_values(text.partition("=")[2])
         if len(values) < 2 or len(set(values)) < len(values):
             raise LaunchError(
@@ -81,10 +126,10 @@ def parse_sweep(texts: Sequence[str]) -> list[tuple[str, ...]]:
     swept = [axis[0].partition("=")[0] for axis in axes]
     if len(set(swept)) < len(swept):
         raise LaunchError(f"--sweep names {swept[0]} twice; put all of its values into one")
-    variants = list(itertools.product(*axes))
-    if len(variants) > MAX_VARIANTS:
-        raise LaunchError(f"{len(variants)} variants are more than {MAX_VARIANTS}; sweep less")
-    return variants
+    combinations = list(itertools.product(*axes))
+    if len(combinations) > MAX_VARIANTS:
+        raise LaunchError(f"{len(combinations)} variants are more than {MAX_VARIANTS}; sweep less")
+    return combinations
 
 
 def split_values(text: str) -> list[str]:
@@ -96,35 +141,3 @@ def split_values(text: str) -> list[str]:
         else:
             parts.append(piece)
     return [part.strip() for part in parts if part.strip()]
-
-
-def find_sweep(runs: Path, name: str | None) -> Sweep:
-    """A sweep by name or unambiguous part of it; without one the newest.
-
-    Raises:
-        LaunchError: none matches, or several do.
-    """
-    found = [_read(path) for path in sorted(runs.glob(f"*{SUFFIX}"))]
-    matches = [sweep for sweep in found if name is None or name in sweep.name]
-    matches.sort(key=lambda sweep: sweep.created_at)
-    if not matches:
-        raise LaunchError(
-            f"there is no sweep{f' {name!r}' if name else ''} in {runs}/; start one, as in "
-            "golf-launch smoke --seeds 1337,42,7 --sweep ttt.lr=0.01,0.02"
-        )
-    if name is not None and len(matches) > 1:
-        raise LaunchError(f"{name!r} fits several: {', '.join(s.name for s in matches)}")
-    return matches[-1]
-
-
-def _read(path: Path) -> Sweep:
-    plain: dict[str, Any] = read_json(path) or {}
-    return Sweep(
-        name=plain["name"],
-        created_at=plain["created_at"],
-        policy=Policy.read_back(plain["policy"]),
-        variants=tuple(
-            Variant(overrides=tuple(v["overrides"]), experiment=v["experiment"])
-            for v in plain["variants"]
-        ),
-    )

@@ -34,12 +34,15 @@ def frame(title: str) -> Table:
     )
 
 
-def draw(table: TextTable, num_folding: int = 0) -> Table:
-    """For a terminal; the first `num_folding` columns are texts that may take several lines."""
+def draw(table: TextTable, num_folding: int = 0, *, last_folds: bool = False) -> Table:
+    """For a terminal; the first `num_folding` columns, and the last where it is said, are texts
+    that may take several lines."""
     drawn = frame(table.title)
     for index, name in enumerate(table.header):
         if index < num_folding:
             drawn.add_column(name, overflow="fold")
+        elif last_folds and index == len(table.header) - 1:
+            drawn.add_column(name, justify="right", overflow="fold")
         else:
             drawn.add_column(name, justify="left" if index == 0 else "right", no_wrap=True)
     for row in table.rows:

@@ -13,12 +13,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from golf.config import Job
 from golf.records import read_json
 from launcher.attempts import Attempt, read_attempts
 from launcher.clock import Clock
-from launcher.executors.base import Executor
-from launcher.experiment import Experiment
+from launcher.executors.base import Executor, Silence
+from launcher.experiment import Experiment, Runs
 from launcher.job_output import job_outputs
 from launcher.progress import Progress, TrainProgress, eval_progress
 from launcher.stage import Stage
@@ -29,7 +28,7 @@ from launcher.tails import tail_lines
 POLL_S = 1.0
 """Local files cost nothing to read; a scheduler is asked more rarely."""
 LOG_TAIL_LINES = 8
-WRONG = frozenset({State.FAILED, State.LOST})
+WRONG = frozenset({State.FAILED, State.LOST, State.CANCELLED})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,10 +37,12 @@ class StageView:
 
     key: str
     kind: str
+    seed: int | None = None
+    """None where it serves all seeds."""
     status: StageStatus
     log: Path
     log_tail: tuple[str, ...] = ()
-    """Filled where the stage went wrong."""
+    """Filled where the stage went wrong or was cancelled."""
     attempts: tuple[Attempt, ...] = ()
     """As its jobs noted them, where they may be put back into a queue."""
 
@@ -53,9 +54,10 @@ class StageView:
 
 @dataclass(frozen=True, kw_only=True)
 class SeedView:
-    """The run of one seed."""
+    """The run of one seed, of a sweep with one variant."""
 
     seed: int
+    variant: str = ""
     state: State
     stage: StageView
     """The stage that is under way, went wrong, or ended last."""
@@ -65,6 +67,11 @@ class SeedView:
     final_loss: float | None = None
     final_bpb: float | None = None
     """TTT's figures, once the seed is done."""
+
+    @property
+    def name(self) -> str:
+        """What people call it."""
+        return f"{self.variant} {self.seed}" if self.variant else str(self.seed)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,18 +83,24 @@ class View:
     created_at: float
     prepare: StageView | None
     seeds: tuple[SeedView, ...]
+    silence: Silence | None = None
+    """Why states may be old."""
 
     @property
     def name(self) -> str:
         return self.root.name
 
     @property
+    def stages(self) -> tuple[StageView, ...]:
+        """Every stage once, also one that several variants share."""
+        first = () if self.prepare is None else (self.prepare,)
+        stages = (*first, *(stage for seed in self.seeds for stage in seed.stages))
+        return tuple({stage.key: stage for stage in stages}.values())
+
+    @property
     def is_over(self) -> bool:
         """Nothing runs and nothing waits."""
-        stages = [stage for seed in self.seeds for stage in seed.stages]
-        if self.prepare is not None:
-            stages.append(self.prepare)
-        return not any(stage.status.state in ACTIVE for stage in stages)
+        return not any(stage.status.state in ACTIVE for stage in self.stages)
 
     def count(self, state: State) -> int:
         return sum(seed.state is state for seed in self.seeds)
@@ -100,10 +113,10 @@ class Watcher:
         self._experiment = experiment
         self._executor = executor
         self._clock = clock
-        job: Job = experiment.job()
         self._training = {
-            seed: TrainProgress(experiment.paths.train(seed), job.schedule)
-            for seed in experiment.seeds
+            (runs.variant, seed): TrainProgress(runs.paths.train(seed), runs.job().schedule)
+            for runs in experiment.runs
+            for seed in runs.seeds
         }
 
     def views(self) -> Iterator[View]:
@@ -118,13 +131,18 @@ class Watcher:
     def look(self) -> View:
         now = self._clock.now()
         statuses = read_statuses(self._experiment, self._executor, now)
-        prepare = [self._stage(s, statuses) for s in self._experiment.stages_of(None)]
+        prepare = [self._stage(s, statuses) for s in self._experiment.shared_stages]
         return View(
             root=self._experiment.paths.root,
             now=now,
             created_at=self._experiment.created_at,
             prepare=prepare[0] if prepare else None,
-            seeds=tuple(self._seed(seed, statuses, now) for seed in self._experiment.seeds),
+            seeds=tuple(
+                self._seed(runs, seed, statuses, now)
+                for runs in self._experiment.runs
+                for seed in runs.seeds
+            ),
+            silence=self._executor.silence(),
         )
 
     def _stage(self, stage: Stage, statuses: dict[str, StageStatus]) -> StageView:
@@ -133,6 +151,7 @@ class Watcher:
         return StageView(
             key=stage.key,
             kind=stage.kind,
+            seed=stage.seed,
             status=status,
             log=paths.log,
             log_tail=self._log_tail(stage.key) if status.state in WRONG else (),
@@ -145,31 +164,34 @@ class Watcher:
         logs = [log] if log.exists() else job_outputs(self._experiment, key)
         return tuple(tail_lines(logs[-1], LOG_TAIL_LINES)) if logs else ()
 
-    def _seed(self, seed: int, statuses: dict[str, StageStatus], now: float) -> SeedView:
-        stages = tuple(self._stage(s, statuses) for s in self._experiment.stages_of(seed))
+    def _seed(
+        self, runs: Runs, seed: int, statuses: dict[str, StageStatus], now: float
+    ) -> SeedView:
+        stages = tuple(self._stage(s, statuses) for s in runs.stages_of(seed))
         current = next((s for s in stages if s.status.state is not State.DONE), stages[-1])
         state = run_state(stage.status.state for stage in stages)
         began = [s.status.started_at for s in stages if s.status.started_at is not None]
         ended = current.status.ended_at if state in BAD | {State.DONE} else now
-        ttt = self._experiment.paths.evaluation(seed, "ttt")
+        ttt = runs.paths.evaluation(seed, "ttt")
         result = (read_json(ttt.result) or {}) if state is State.DONE else {}
         return SeedView(
             seed=seed,
+            variant=runs.variant,
             state=state,
             stage=current,
             stages=stages,
-            progress=self._progress(seed, current),
+            progress=self._progress(runs, seed, current),
             elapsed_s=max(0.0, (ended or now) - min(began)) if began else None,
             final_loss=result.get("val_loss"),
             final_bpb=result.get("val_bpb"),
         )
 
-    def _progress(self, seed: int, stage: StageView) -> Progress:
-        training = self._training[seed].look()
+    def _progress(self, runs: Runs, seed: int, stage: StageView) -> Progress:
+        training = self._training[runs.variant, seed].look()
         command = stage.status.command
         if stage.status.state is not State.RUNNING or command in (None, "train"):
             return training
-        paths = self._experiment.paths
+        paths = runs.paths
         if command == "roundtrip":
             return eval_progress(paths.round_trip(seed))
         if stage.kind == "eval" and command is not None:

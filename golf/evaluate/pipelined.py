@@ -65,7 +65,7 @@ class Pipeline(Workers, Protocol):
 
     @property
     def run_ahead(self) -> int:
-        """Chunks that may be given out to be scored at a time."""
+        """Chunks that may be given out from the first unscored one on."""
 
     @property
     def num_scorers(self) -> int: ...
@@ -128,28 +128,22 @@ class PipelinedEvaluation:
         """Score every chunk that is left and train on each but the last, again where need be."""
         self._early.clear()
         given = self._trained
-        waiting: set[int] = set()
         while self.num_done < len(self.chunks):
-            while given < len(self.chunks) and self._may_give(given, len(waiting)):
-                if given not in self.ledger.scored:
-                    waiting.add(given)
+            while given < len(self.chunks) and self._may_give(given):
                 self.pipeline.submit(self._task(given))
                 given += 1
             outcome = self.pipeline.collect()
             if isinstance(outcome, Trained):
                 self._take_training(outcome)
             else:
-                waiting.remove(outcome.chunk)
                 self._early[outcome.chunk] = outcome
             for chunk in [c for c in self._early if c <= self.ledger.num_trained]:
                 self._take_scores(self._early.pop(chunk), observer)
         return self._totals_in_order()
 
-    def _may_give(self, given: int, num_waiting: int) -> bool:
-        ahead = given - self._trained
-        return ahead < MAX_QUEUED and (
-            given in self.ledger.scored or num_waiting < self.pipeline.run_ahead
-        )
+    def _may_give(self, chunk: int) -> bool:
+        ahead = chunk - self.ledger.first_unscored
+        return chunk - self._trained < MAX_QUEUED and ahead < self.pipeline.run_ahead
 
     def _task(self, index: int) -> Task:
         chunk, done = self.chunks[index], index + 1

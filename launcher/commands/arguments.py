@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from launcher.experiment import Experiment, find_experiment
+from launcher.experiment import Experiment, find_experiment, find_runs
 
 if TYPE_CHECKING:
     from launcher.reporting.policy import Policy
@@ -87,11 +87,23 @@ def add_job(parser: argparse.ArgumentParser) -> None:
 
 def add_seed_filter(parser: argparse.ArgumentParser, what: str) -> None:
     parser.add_argument("--seed", action="append", type=int, metavar="N", dest="seeds", help=what)
+    parser.add_argument(
+        "--variant",
+        action="append",
+        metavar="KEY",
+        dest="variants",
+        help="of a sweep, this variant only, as in lr=0.01; may be repeated",
+    )
 
 
 def experiment_of(arguments: argparse.Namespace) -> Experiment:
     """The experiment that the user named."""
     return find_experiment(runs_of(arguments), arguments.experiment)
+
+
+def variant_of(arguments: argparse.Namespace) -> tuple[Experiment, str | None]:
+    """The experiment that the user named and, of a sweep, the key of the variant: `NAME/KEY`."""
+    return find_runs(runs_of(arguments), arguments.experiment)
 
 
 def add_policy(parser: argparse.ArgumentParser) -> None:

@@ -94,10 +94,10 @@ def show_views(views: Iterator[View], json_lines: bool) -> None:
 
 def _report(experiment: Experiment, executor: Executor, json_lines: bool) -> int:
     from launcher.commands.report import show
-    from launcher.report import collect, write
+    from launcher.results import read_results, write_results
 
-    report = collect(experiment, executor)
-    write(report, experiment.paths)
+    report = read_results(experiment, executor)
+    write_results(report, experiment.paths)
     if json_lines:
         _print_event({"event": "report", **report.plain()})
     else:

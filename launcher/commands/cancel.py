@@ -19,7 +19,7 @@ def main(arguments: argparse.Namespace) -> int:
     from launcher.submit import cancel_and_wait, keys_of
 
     experiment = shared.experiment_of(arguments)
-    keys = keys_of(experiment, arguments.seeds)
+    keys = keys_of(experiment, arguments.seeds, arguments.variants)
     before, after = cancel_and_wait(experiment, executor_of(experiment), keys, SystemClock())
     stopped = [key for key in keys if before[key].state is not after[key].state]
     for key in stopped:

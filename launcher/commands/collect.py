@@ -15,11 +15,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace) -> int:
     from launcher.executors.choice import executor_of
-    from launcher.report import collect, write
+    from launcher.results import read_results, write_results
 
     experiment = shared.experiment_of(arguments)
-    report = collect(experiment, executor_of(experiment))
-    write(report, experiment.paths)
+    report = read_results(experiment, executor_of(experiment))
+    write_results(report, experiment.paths)
     if arguments.json:
         print(json.dumps(report.plain()))
     else:

@@ -35,7 +35,7 @@ def main(arguments: argparse.Namespace) -> int:
                 "name": experiment.name,
                 "path": str(experiment.paths.root),
                 "created_at": experiment.created_at,
-                "states": {str(seed.seed): str(seed.state) for seed in view.seeds},
+                "states": {seed.name: str(seed.state) for seed in view.seeds},
             }
             for experiment, view in zip(experiments, views, strict=True)
         ]

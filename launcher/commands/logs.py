@@ -34,7 +34,7 @@ def main(arguments: argparse.Namespace) -> int:
     from launcher.submit import keys_of
 
     experiment = shared.experiment_of(arguments)
-    keys = keys_of(experiment, arguments.seeds)
+    keys = keys_of(experiment, arguments.seeds, arguments.variants)
     if arguments.follow:
         return _follow(experiment, keys, jobs=arguments.jobs)
     for key in keys:

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING
 from launcher.commands import arguments as shared
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
     from launcher.experiment import Experiment
-    from launcher.report import Report
+    from launcher.results import Results
 
 SVG_COLUMNS = 94
 
@@ -26,11 +28,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace) -> int:
     from launcher.executors.choice import executor_of
-    from launcher.report import collect, write
+    from launcher.results import read_results, write_results
 
     experiment = shared.experiment_of(arguments)
-    report = collect(experiment, executor_of(experiment))
-    write(report, experiment.paths)
+    report = read_results(experiment, executor_of(experiment))
+    write_results(report, experiment.paths)
     if arguments.json:
         print(json.dumps(report.plain()))
     else:
@@ -40,29 +42,33 @@ def main(arguments: argparse.Namespace) -> int:
     return report.exit_code
 
 
-def save_svg(report: Report, path: Path) -> None:
+def save_svg(report: Results, path: Path) -> None:
     """Save what the terminal shows of a report as a picture."""
     from rich.console import Console
 
-    from launcher.reporting import tables
-
     console = Console(record=True, width=SVG_COLUMNS, file=io.StringIO())
-    console.print(tables.draw(report))
+    console.print(_drawn(report))
     svg = console.export_svg(title=f"golf-launch report {report.name}")
     # rich points to a web font; the reader's own monospace shows the picture without a network.
     path.write_text(re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL))
 
 
-def show(report: Report, experiment: Experiment) -> None:
+def show(report: Results, experiment: Experiment) -> None:
     """Print a report, and where its files are."""
     from rich.console import Console
 
     from launcher import hints
-    from launcher.reporting import tables
 
     console = Console()
-    console.print(tables.draw(report))
+    console.print(_drawn(report))
     console.print()
     paths = experiment.paths
     for path in (paths.report_html, paths.report_md, paths.report_json):
         console.print(hints.short(path), style="dim", soft_wrap=True, highlight=False)
+
+
+def _drawn(report: Results) -> RenderableType:
+    from launcher.reporting import sweep_tables, tables
+    from launcher.sweep_report import SweepReport
+
+    return sweep_tables.draw(report) if isinstance(report, SweepReport) else tables.draw(report)

@@ -8,7 +8,7 @@ import json
 import time
 from typing import TYPE_CHECKING
 
-from golf.config import load_job
+from golf.config import Job, load_job
 from launcher.commands import arguments as shared
 from launcher.errors import LaunchError
 
@@ -28,7 +28,6 @@ COMMAND_WORDS = (
     "collect",
     "report",
     "compare",
-    "sweep",
     "submission",
     "list",
     "doctor",
@@ -45,26 +44,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(arguments: argparse.Namespace) -> int:
-    if arguments.sweep:
-        from launcher.commands import sweep
-
-        return sweep.launch(arguments)
-    return _run_one(arguments)
-
-
-def _run_one(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
     from launcher import plan_text
-    from launcher.checks import Verdict, refused
+    from launcher.checks import Verdict, check_variants, refused
     from launcher.commands.attach import submit_and_watch
     from launcher.reporting.forecast import forecast
     from launcher.site import site_of
 
-    plan, profile = make(arguments)
-    policy = registered_policy(arguments)
+    plan, profile = _make(arguments)
+    policy = _registered_policy(arguments)
     site = site_of(profile)
-    checks = (*site.checks(plan), *forecast(plan, policy))
+    checks = check_variants(plan, lambda one: (*site.checks(one), *forecast(one, policy)))
     if arguments.json:
         print(json.dumps({"event": "plan", "time": time.time(), **plan_text.plain(plan, checks)}))
     else:
@@ -77,28 +68,34 @@ def _run_one(arguments: argparse.Namespace) -> int:
         raise LaunchError(f"nothing was started; see above: {', '.join(failed)}")
     if arguments.dry_run:
         return 0
-    experiment = register(arguments, plan, profile, policy)
+    experiment = _register(arguments, plan, profile, policy)
     return submit_and_watch(experiment, json_lines=arguments.json, detach=arguments.detach)
 
 
-def make(arguments: argparse.Namespace, name: str | None = None) -> tuple[Plan, Profile]:
-    """The plan of an experiment, called `name` or after its job, and the site's profile."""
+def _make(arguments: argparse.Namespace) -> tuple[Plan, Profile]:
+    """The plan of an experiment, called after its job, and the site's profile."""
     from launcher.experiment import ExperimentPaths, new_name
     from launcher.plan import make_plan
     from launcher.profile import choose_container, load_profile
     from launcher.spec import find_job, parse_seeds
+    from launcher.sweep import make_variants, parse_sweep
 
     job_file = find_job(arguments.job, COMMAND_WORDS)
     seeds = parse_seeds(arguments.seeds)
     profile = load_profile(arguments.profile)
-    job = load_job(job_file, arguments.overrides)
-    container = choose_container(job.container, profile, arguments.runtime, arguments.image)
-    job = dataclasses.replace(job, container=container)
-    root = shared.runs_of(arguments).absolute() / (name or new_name(job.job.name, time.time()))
-    return make_plan(job, seeds, ExperimentPaths(root), arguments.data), profile
+
+    def job_of(swept: tuple[str, ...]) -> Job:
+        job = load_job(job_file, [*arguments.overrides, *swept])
+        container = choose_container(job.container, profile, arguments.runtime, arguments.image)
+        return dataclasses.replace(job, container=container)
+
+    variants = make_variants(parse_sweep(arguments.sweep), job_of) if arguments.sweep else ()
+    job = variants[0].job if variants else job_of(())
+    root = shared.runs_of(arguments).absolute() / new_name(job.job.name, time.time())
+    return make_plan(job, seeds, ExperimentPaths(root), arguments.data, variants), profile
 
 
-def register(
+def _register(
     arguments: argparse.Namespace, plan: Plan, profile: Profile, policy: Policy
 ) -> Experiment:
     """Write the experiment's folder."""
@@ -116,11 +113,12 @@ def register(
             executor=profile.site.executor,
             profile=profile.plain(),
             policy=policy.plain(),
+            variants=plan.variants,
         ),
     )
 
 
-def registered_policy(arguments: argparse.Namespace) -> Policy:
+def _registered_policy(arguments: argparse.Namespace) -> Policy:
     """What will count as better, with the baseline's scores as they are now."""
     policy = shared.policy_of(arguments)
     if arguments.baseline is None:

@@ -9,14 +9,17 @@ was never recorded is found again in the queue. It is written down before it is 
 
     jobs/train-1337.json    {"name": "smoke-...:train-1337", "keys": ["1337/train"]}
     jobs/train.json         {"name": "smoke-...:train", "keys": ["1/train", "2/train", ...]}
+    jobs/eval-lr=0.01-1337.json, of a sweep
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from golf.config import ResourcesConfig
 from golf.records import read_json, write_json
 from launcher.experiment import ExperimentPaths
 from launcher.stage import Stage
@@ -73,8 +76,7 @@ def make_batches(
     taken: set[str] = set()
     for members in _by_kind(stages):
         for part in _parts(members, array_from, max_array, places):
-            one = len(part) == 1 and part[0].seed is not None
-            label = f"{part[0].kind}-{part[0].seed}" if one else part[0].kind
+            label = _label(part)
             free = _free_label(paths.jobs, label, taken)
             taken.add(free)
             name = f"{paths.root.name}:{free}"
@@ -86,21 +88,29 @@ def make_batches(
 
 
 def _by_kind(stages: Sequence[Stage]) -> list[list[Stage]]:
-    kinds: dict[str, list[Stage]] = {}
+    """A sweep may give its variants different resources, and the tasks of an array have one."""
+    kinds: dict[tuple[str, ResourcesConfig], list[Stage]] = {}
     for stage in stages:
-        kinds.setdefault(stage.kind, []).append(stage)
+        kinds.setdefault((stage.kind, stage.resources), []).append(stage)
     return list(kinds.values())
 
 
 def _parts(
     members: Sequence[Stage], array_from: int, max_array: int, places: Mapping[str, Place]
 ) -> list[list[Stage]]:
-    """Stages of one kind, cut into those that can be one array, and single ones."""
-    alike: dict[tuple[tuple[str, bool], ...], list[Stage]] = {}
+    """Stages of one kind, cut into those that can be one array, and single ones.
+
+    Of those that wait for the same task, as variants that share their training do, the first of
+    each stand together, then the second, and so on.
+    """
+    alike: dict[tuple[object, ...], list[Stage]] = {}
+    before: Counter[tuple[Place, ...]] = Counter()
     for stage in members:
-        waits = [places[key] for key in stage.after if key in places]
-        jobs = sorted((place.job, place.index is not None) for place in waits)
-        alike.setdefault(tuple(jobs), []).append(stage)
+        waits = tuple(places[key] for key in stage.after if key in places)
+        jobs = tuple(sorted((place.job, place.index is not None) for place in waits))
+        number = before[waits] if any(place.index is not None for place in waits) else 0
+        before[waits] += 1
+        alike.setdefault((jobs, number), []).append(stage)
     parts: list[list[Stage]] = []
     for group in alike.values():
         for start in range(0, len(group), max(1, max_array)):
@@ -108,6 +118,16 @@ def _parts(
             array = len(group) >= array_from and len(part) > 1 and _can_be_array(part, places)
             parts += [part] if array else [[stage] for stage in part]
     return parts
+
+
+def _label(stages: Sequence[Stage]) -> str:
+    """`eval-1337`, of a sweep `eval-lr=0.01-1337`; of an array the kind, and its variant if one."""
+    first = stages[0]
+    variants = {stage.variant for stage in stages}
+    words = [first.kind, *sorted(variants)] if len(variants) == 1 else [first.kind]
+    if len(stages) == 1 and first.seed is not None:
+        words.append(str(first.seed))
+    return "-".join(filter(None, words))
 
 
 def _can_be_array(part: Sequence[Stage], places: Mapping[str, Place]) -> bool:

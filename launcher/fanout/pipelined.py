@@ -2,7 +2,7 @@
 
 1. Each task goes to all adapters, in the order of the chunks, and to the scorer that has the least
    to do; nobody is waited for until an outcome is asked for.
-2. No more chunks are given out than the scorers may hold, so adapters cannot run away.
+2. Chunks are given out so far beyond the first unscored one, so adapters cannot run away.
 3. Nobody can wait for another in a circle: adapters send without waiting, scorers wait for weights
    that an adapter was told to send before.
 
@@ -49,6 +49,8 @@ class PipelinedGroup(RayWorkers):
         self._trained: dict[int, list[Trained]] = {}
         self._outcomes: deque[Trained | Scored] = deque()
         self._at: list[int | None] = []
+        self._ended: dict[str, float] = {}
+        """When the last call of each kind came back."""
         super().__init__(spec, max_recoveries, call_timeout_s)
 
     @property
@@ -59,7 +61,8 @@ class PipelinedGroup(RayWorkers):
         scorer = None
         if task.windows is not None:
             scorer = min(self._load, key=lambda rank: self._load[rank])
-            self._load[scorer] += 1
+            # Last in line from now on: of two as busy, who was given a chunk first ends first.
+            self._load[scorer] = self._load.pop(scorer) + 1
         for rank in range(self.adapters):
             self._pending[self._actors[rank].advance.remote(task, scorer)] = rank
         if scorer is not None:
@@ -103,19 +106,27 @@ class PipelinedGroup(RayWorkers):
         self._outcomes.clear()
         self._load = dict.fromkeys(range(self.adapters, self.spec.world_size), 0)
         self._at = [None] * self.spec.world_size
+        self._ended.clear()
         return super()._start()
 
     def _next(self) -> Any:
-        """The next call that ended. Work that hangs anywhere soon stops them all."""
-        limit_s, began = self.patience.limit_s("chunk"), time.perf_counter()
+        """The next call that ended. Who hangs soon stops all, as no one runs far ahead."""
+        kinds = {self._kind(rank) for rank in self._pending.values()}
+        limit_s = max(self.patience.limit_s(kind) for kind in kinds)
         ready, late = ray.wait(
             list(self._pending), num_returns=1, timeout=None if math.isinf(limit_s) else limit_s
         )
         if not ready:
             ranks = ", ".join(map(str, sorted({self._pending[ref] for ref in late})))
             raise ReplicasLostError(f"hung: nothing from workers {ranks} in {limit_s:.0f} s")
-        self.patience.learn("chunk", time.perf_counter() - began)
+        kind, now = self._kind(self._pending[ready[0]]), time.perf_counter()
+        self.patience.learn(kind, now - self._ended.get(kind, self._joined_at))
+        self._ended[kind] = now
         return ready[0]
+
+    def _kind(self, rank: int) -> str:
+        """Training and scoring may take very different times: each has its own limit."""
+        return "advance" if rank < self.adapters else "score_chunk"
 
     def _take(self, rank: int, value: Trained | Scored | None) -> None:
         if value is None:  # the last chunk is handed over, and trained on by nobody
@@ -157,7 +168,7 @@ def split_workers(spec: RankSpec) -> tuple[int, str]:
 
 
 def run_ahead_of(spec: RankSpec, adapters: int) -> int:
-    """Chunks that may be given out to be scored at a time."""
+    """Chunks that may be given out from the first unscored one on."""
     return spec.options.job.fanout.run_ahead or CHUNKS_PER_SCORER * (spec.world_size - adapters)
 
 

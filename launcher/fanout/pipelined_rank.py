@@ -70,16 +70,26 @@ class PipelinedRank(Rank):
     def _hand_over(self, scorer: int) -> float:
         """Begin to send; returns how long older transfers held it up."""
         assert self.group is not None
-        snapshot = [values.clone() for values in self.group.replica.flat.values]
+        values = self.group.replica.flat.values
+        began = time.perf_counter()
+        snapshot = self._free_snapshot(values)
+        waited_s = time.perf_counter() - began
+        for copy, value in zip(snapshot, values, strict=True):
+            copy.copy_(value)
         line = self._lines[scorer]
         works = [dist.isend(tensor, scorer, group=line) for tensor in snapshot]
         self._sending.append(([work for work in works if work is not None], snapshot))
-        began = time.perf_counter()
-        while len(self._sending) > self.spec.run_ahead:
-            # No more are given out at a time: this one has been received long since.
-            for work in self._sending.popleft()[0]:
-                work.wait()
-        return time.perf_counter() - began
+        return waited_s
+
+    def _free_snapshot(self, values: list[Tensor]) -> list[Tensor]:
+        """Memory for a copy of the weights: that of a transfer that is over, or fresh."""
+        if len(self._sending) < self.spec.run_ahead:
+            return [torch.empty_like(value) for value in values]
+        # No more chunks than these are given out at a time: the oldest has been received.
+        works, snapshot = self._sending.popleft()
+        for work in works:
+            work.wait()
+        return snapshot
 
     def score_chunk(self, chunk: int, windows: range) -> Reply:
         """Scorers: receive the weights for this chunk, and score it with them."""

@@ -45,7 +45,7 @@ class RankSpec:
     adapters: int = 0
     """Under the pipelined schedule, the leading ranks that adapt; the others score."""
     run_ahead: int = 0
-    """Under the pipelined schedule, chunks that may be given out to be scored at a time."""
+    """Under the pipelined schedule, chunks that may be given out from the first unscored one on."""
 
     def load_validation(self) -> ValidationSet:
         return ValidationSet.load(self.data, self.options.job.model.vocab_size, self.tokenizer)

@@ -76,8 +76,8 @@ def with_pull_request() -> tuple[Baseline, ...]:
 @functools.cache
 def median_std_bpb() -> float:
     """Median over the records of the standard deviation of their seeds, in BPB."""
-    summaries = [b.scores.summary("bpb") for b in baselines()]
-    return statistics.median(s.std for s in summaries if s is not None and s.std is not None)
+    seeds = [list(b.scores.by_seed("bpb").values()) for b in baselines()]
+    return statistics.median(statistics.stdev(scores) for scores in seeds if len(scores) > 1)
 
 
 def _baseline(record: Mapping[str, Any], source: str) -> Baseline:

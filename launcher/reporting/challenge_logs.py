@@ -3,7 +3,8 @@
 1. Source code that a log begins with is left out.
 2. Each line is held against the patterns, label by label; the later line of a label counts, and of
    the labels of a score the one that comes last in the pipeline.
-3. The validation set is recognized by its number of tokens and its tokenizer's name.
+3. The validation set is the one that a submission of ours states, or else is recognized by its
+   number of tokens and its tokenizer's name.
 
 Labels vary from record to record, so the patterns are data: `--patterns F.toml` adds to them.
 """
@@ -173,7 +174,7 @@ def read_submission(path: Path) -> Scores:
         seeds=seeds,
         val_bpb=content.get("val_bpb"),
         val_loss=content.get("val_loss"),
-        validation=logs.validation if logs else _named_set(content),
+        validation=_stated_set(content) or (logs.validation if logs else _named_set(content)),
     )
 
 
@@ -227,6 +228,20 @@ def _validation(facts: Iterable[Mapping[str, str]]) -> ValidationSet:
         return ValidationSet()
     fineweb = "fineweb" if tokens >= MIN_TOKENS else None
     return recognize(tokens) or ValidationSet(text=fineweb, tokens=tokens)
+
+
+def _stated_set(content: Mapping[str, Any]) -> ValidationSet | None:
+    """As `golf-launch submission` states it; the challenge's own files have no such field."""
+    stated = content.get("validation")
+    if not isinstance(stated, dict):
+        return None
+    text, tokenizer = stated.get("text"), stated.get("tokenizer")
+    tokens, num_bytes = stated.get("tokens"), stated.get("bytes")
+    words = all(value is None or isinstance(value, str) for value in (text, tokenizer))
+    counts = all(value is None or type(value) is int for value in (tokens, num_bytes))
+    if not (words and counts):
+        return None
+    return ValidationSet(text=text, tokenizer=tokenizer, tokens=tokens, bytes=num_bytes)
 
 
 def _named_set(content: Mapping[str, Any]) -> ValidationSet:

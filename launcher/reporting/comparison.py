@@ -48,7 +48,8 @@ class Comparison:
     passed: bool | None
     """Shown to be better by more than the margin; None where there is no verdict."""
     least_difference: float | None
-    """The least true difference that so many seeds show four times out of five, in `unit`."""
+    """The least true difference that so many seeds show four times out of five, in `unit`; of a
+    permutation test reckoned as by Welch's."""
     seeds_to_settle: int | None
     """Seeds of the candidate in all that the observed difference takes."""
     verdict: str
@@ -115,6 +116,7 @@ def design_of(candidate: Scores, baseline: Scores, policy: Policy, margin: float
         baseline_count=other.count if other and policy.test != "one-sample" else 0,
         alpha=policy.alpha,
         margin=margin,
+        test=policy.test,
     )
 
 
@@ -207,12 +209,15 @@ def _more_seeds(comparison: Comparison, outcome: Outcome) -> str:
     if outcome.difference <= outcome.margin:
         return "; the difference is within the margin, and more seeds would not change that"
     wanted = comparison.seeds_to_settle
+    if comparison.test == "permutation":
+        return f"; by Welch's test it would take {wanted or 'more than 100'} seeds in all"
     if wanted is None:
         return "; no number of seeds settles it at this spread, unless the baseline has more"
     more = wanted - outcome.count
     if more <= 0:
         return "; a few more seeds may settle it"
-    return f"; about {more} more seeds would settle it, if the difference holds"
+    seeds = "1 more seed" if more == 1 else f"{more} more seeds"
+    return f"; about {seeds} would settle it, if the difference holds"
 
 
 def p_text(p: float) -> str:

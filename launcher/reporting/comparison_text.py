@@ -48,8 +48,8 @@ def results(comparisons: Sequence[Comparison]) -> TextTable:
             (
                 each.candidate,
                 each.baseline,
-                _signed(each.difference_bpb),
-                _signed(each.difference_nats),
+                signed(each.difference_bpb),
+                signed(each.difference_nats),
                 p,
                 *((adjusted,) if several else ()),
                 {True: "shown", False: "not shown", None: "no verdict"}[each.passed],
@@ -63,7 +63,7 @@ def _difference(comparison: Comparison) -> float:
     return comparison.difference_bpb or 0.0
 
 
-def _signed(value: float | None) -> str:
+def signed(value: float | None) -> str:
     return figures.NONE if value is None else f"{value:+.5f}"
 
 
@@ -81,8 +81,8 @@ def facts(comparison: Comparison, policy: Policy) -> tuple[tuple[str, str], ...]
     found.append(
         (
             "better by",
-            f"{_signed(comparison.difference_bpb)} BPB, "
-            f"{_signed(comparison.difference_nats)} nats/token{interval}",
+            f"{signed(comparison.difference_bpb)} BPB, "
+            f"{signed(comparison.difference_nats)} nats/token{interval}",
         )
     )
     if outcome.statistic is not None and outcome.degrees is not None:
@@ -91,7 +91,10 @@ def facts(comparison: Comparison, policy: Policy) -> tuple[tuple[str, str], ...]
     found.append(("verdict", comparison.verdict))
     if comparison.least_difference is not None:
         least = f"{amount_text(comparison.least_difference, unit)} {LABELS[unit]}"
-        found.append(("so many seeds find", f"a true difference of {least}, 4 times of 5"))
+        reckoned = ", reckoned as by Welch's test" if comparison.test == "permutation" else ""
+        found.append(
+            ("so many seeds find", f"a true difference of {least}, 4 times of 5{reckoned}")
+        )
     return tuple(found)
 
 

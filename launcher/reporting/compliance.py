@@ -12,9 +12,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from golf.config import BudgetConfig, Job
-from launcher.experiment import ExperimentPaths
+from launcher.paths import RunPaths
 from launcher.reporting.seed_report import FINAL, SeedReport
 from launcher.reporting.units import recognize, totals_problem
 from launcher.states import TERMINAL
@@ -38,6 +39,8 @@ class Gate:
     """None where nothing was measured, or nothing is limited."""
     seed: int | None
     """The seed of the figure."""
+    variant: str = ""
+    """Of a sweep, the variant of the figure."""
     evidence: str = ""
     """The file that the figure was read from, relative to the experiment."""
     note: str = ""
@@ -48,13 +51,15 @@ class Sheet:
     """The seeds and where their files are."""
 
     seeds: tuple[SeedReport, ...]
-    paths: ExperimentPaths
+    paths: RunPaths
+    root: Path
+    """The experiment's folder, from which evidence is named."""
 
     def evaluated(self) -> list[SeedReport]:
         return [seed for seed in self.seeds if seed.scores[FINAL] is not None]
 
-    def relative(self, path: object) -> str:
-        return str(path).removeprefix(f"{self.paths.root}/")
+    def relative(self, path: Path) -> str:
+        return str(path).removeprefix(f"{self.root}/")
 
 
 def gates(sheet: Sheet, budget: BudgetConfig) -> tuple[Gate, ...]:
@@ -71,6 +76,35 @@ def gates(sheet: Sheet, budget: BudgetConfig) -> tuple[Gate, ...]:
         _recorded(sheet, "attention recorded", lambda seed: seed.attention),
         _recorded(sheet, "hardware recorded", _hardware),
         *_one_image(sheet),
+    )
+
+
+def worst_of(variants: Sequence[tuple[str, Sequence[Gate]]]) -> tuple[Gate, ...]:
+    """Each rule over all variants of a sweep: counts added up, of amounts the worst."""
+    found: dict[str, list[Gate]] = {}
+    for variant, judged in variants:
+        for gate in judged:
+            found.setdefault(gate.name, []).append(replace(gate, variant=variant))
+    return tuple(_worst_gate(alike) for alike in found.values())
+
+
+def _worst_gate(alike: Sequence[Gate]) -> Gate:
+    verdicts = {gate.passed for gate in alike}
+    passed = False if False in verdicts else True if True in verdicts else None
+    worst = max(alike, key=lambda gate: (gate.passed is False, gate.figure or 0.0))
+    if worst.unit != "seeds":
+        return replace(worst, passed=passed, variant="" if worst.seed is None else worst.variant)
+    broken = worst.passed is False
+    return replace(
+        worst,
+        unit="runs",
+        figure=sum(gate.figure or 0.0 for gate in alike),
+        limit=sum(gate.limit or 0.0 for gate in alike),
+        passed=passed,
+        variant=worst.variant if broken else "",
+        evidence=worst.evidence
+        if broken
+        else worst.evidence.replace(f"variants/{worst.variant}/", "variants/*/"),
     )
 
 
@@ -133,7 +167,6 @@ def _training(sheet: Sheet, limit: float) -> Gate:
 def _quantization(sheet: Sheet) -> Gate:
     """As GPTQ-lite reads no training data, the challenge's rules do not count it as training."""
     figure, worst = _worst(sheet, lambda seed: seed.quantize_seconds)
-    stage = f"{worst.seed}/train" if worst else ""
     return Gate(
         name="quantization",
         figure=figure,
@@ -141,7 +174,7 @@ def _quantization(sheet: Sheet) -> Gate:
         unit="s",
         passed=None,
         seed=worst.seed if worst else None,
-        evidence=sheet.relative(sheet.paths.stage(stage).status) if worst else "",
+        evidence=sheet.relative(sheet.paths.run_stage(worst.seed, "train").status) if worst else "",
         note="reads no training data, so it is not counted as training",
     )
 
@@ -193,7 +226,8 @@ def _ledgers(sheet: Sheet) -> Gate:
 
 def _with_evidence(sheet: Sheet, gate: Gate, name: str) -> Gate:
     seed = "*" if gate.seed is None else str(gate.seed)
-    evidence = f"seeds/{seed}/eval/{FINAL}/{name}" if gate.limit else ""
+    path = sheet.paths.root / "seeds" / seed / "eval" / FINAL / name
+    evidence = sheet.relative(path) if gate.limit else ""
     return replace(gate, evidence=evidence)
 
 
@@ -226,7 +260,9 @@ def _one_image(sheet: Sheet) -> tuple[Gate, ...]:
         return ()
     images = list(dict.fromkeys(image for seed in inside for image in seed.images))
     gate = _count(sheet, "one container image", inside, lambda s: s.images == (images[0],))
-    evidence = f"seeds/{'*' if gate.seed is None else gate.seed}/train/status.json"
+    seed = "*" if gate.seed is None else str(gate.seed)
+    trained = sheet.paths.training or sheet.paths.root
+    evidence = sheet.relative(trained / "seeds" / seed / "train" / "status.json")
     return (replace(gate, evidence=evidence, note=", ".join(images)),)
 
 

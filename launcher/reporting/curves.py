@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from golf.records import read_lines
-from launcher.experiment import ExperimentPaths
+from launcher.paths import RunPaths
 
 MAX_POINTS = 240
 MIN_POINTS = 24
@@ -40,7 +40,7 @@ def points_of(num_seeds: int) -> int:
     return max(MIN_POINTS, min(MAX_POINTS, ALL_POINTS // max(num_seeds, 1)))
 
 
-def read_curves(paths: ExperimentPaths, seed: int, count: int = MAX_POINTS) -> Curves:
+def read_curves(paths: RunPaths, seed: int, count: int = MAX_POINTS) -> Curves:
     """Read a seed's metrics and ledgers; `count` points a curve at most."""
     metrics = _last_of_each_step(read_lines(paths.train(seed).metrics))
     ttt = _scores(paths.evaluation(seed, "ttt").ledger)

@@ -16,7 +16,7 @@ from launcher.reporting.baselines import median_std_bpb
 from launcher.reporting.comparison import amount_text
 from launcher.reporting.compliance import RULE_GPUS, outside_the_rule
 from launcher.reporting.policy import Policy
-from launcher.reporting.power import Design, least_difference
+from launcher.reporting.power import Design, alike, least_difference
 from launcher.reporting.scores import Scores
 
 BITS_PER_WEIGHT = 4.6
@@ -44,11 +44,9 @@ def forecast(plan: Plan, policy: Policy) -> tuple[Check, ...]:
 
 
 def _significance(plan: Plan, policy: Policy) -> Check:
-    """Without a baseline nothing is reckoned, so that a plain plan need not wait for scipy."""
     baseline, count = policy.baseline, len(plan.seeds)
     if baseline is None:
-        figure = f"{policy}; no baseline, so nothing is tested: --baseline pr1493 names one"
-        return Check(name="significance", verdict=Verdict.OK, figure=figure)
+        return _unregistered(plan, policy)
     problem, fix = _obstacle(plan, policy, baseline)
     if problem:
         return Check(name="significance", verdict=Verdict.FAIL, figure=problem, fix=fix)
@@ -60,18 +58,47 @@ def _significance(plan: Plan, policy: Policy) -> Check:
         baseline_count=own.count if own and policy.test != "one-sample" else 0,
         alpha=policy.alpha,
         margin=_margin_bpb(policy, baseline),
+        test=policy.test,
     )
     least = least_difference(design, count)
     if least is None:
-        figure = "one seed gives no verdict against any baseline"
+        figure = f"{count} seeds give no verdict against {baseline.name}, whatever they score"
         return Check(name="significance", verdict=Verdict.WARN, figure=figure)
     whose = "its" if own and own.std else "the published records'"
-    unpaired = ", less where pairing helps" if policy.test == "paired" else ""
+    unpaired = _test_note(policy)
     figure = (
         f"{policy}; against {baseline.name} {count} seeds show, 4 times of 5, a true difference "
         f"of {amount_text(least, 'bpb')} BPB, by {whose} spread of {std:.5f}{unpaired}"
     )
     return Check(name="significance", verdict=Verdict.OK, figure=figure)
+
+
+def _unregistered(plan: Plan, policy: Policy) -> Check:
+    """What so many seeds could show against as many others of the published spread."""
+    name, std, count = "significance", median_std_bpb(), len(plan.seeds)
+    least = least_difference(alike(std, count, policy.alpha), count)
+    if least is None:
+        figure = "one seed gives no verdict against any baseline"
+        return Check(name=name, verdict=Verdict.OK, figure=figure)
+    against = "no baseline (--baseline pr1493 names one)"
+    if plan.variants:
+        against = "every variant against the first"
+    shares = any(not variant.trains for variant in plan.variants)
+    if shares and policy.test != "paired":
+        against += "; as variants share their training, --test paired sees smaller differences"
+    figure = (
+        f"{policy}; {against}; {count} seeds against {count} show, 4 times of 5, a true difference "
+        f"of {amount_text(least, 'bpb')} BPB beyond the margin, by the published records' spread "
+        f"of {std:.5f}{_test_note(policy)}"
+    )
+    return Check(name=name, verdict=Verdict.OK, figure=figure)
+
+
+def _test_note(policy: Policy) -> str:
+    """How far the power of a t test stands for that of the policy's."""
+    if policy.test == "paired":
+        return ", less where pairing helps"
+    return ", reckoned as by Welch's test" if policy.test == "permutation" else ""
 
 
 def _margin_bpb(policy: Policy, baseline: Scores) -> float:

@@ -6,7 +6,7 @@ The style sheet lies beside this file and is written into the page; charts are i
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from launcher import figures
@@ -16,6 +16,7 @@ from launcher.reporting.compliance import ARTIFACT, EVALUATION, TRAINING
 from launcher.reporting.seed_report import FINAL
 from launcher.reporting.svg import escape
 from launcher.states import State
+from launcher.sweep_report import SweepReport
 from launcher.text_table import BAD, GOOD, TextTable
 
 STYLE = Path(__file__).with_name("report.css")
@@ -25,7 +26,14 @@ WORD_COLUMNS = ("evidence", "note")
 
 def page(report: Report) -> str:
     """The whole page."""
-    body = "\n".join((*_head(report), _tiles(report), *_cards(report), _foot(report)))
+    tiles = draw_tiles(_tiles(report))
+    labels = outside(report.outside_rule)
+    return document(report, [*labels, tiles, '<div class="cards">', *cards(report), "</div>"])
+
+
+def document(report: Report | SweepReport, inside: Iterable[str]) -> str:
+    """A page that begins with the verdict."""
+    body = "\n".join((*_head(report), *inside, _foot(report)))
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -34,7 +42,7 @@ def page(report: Report) -> str:
     )
 
 
-def _head(report: Report) -> Iterator[str]:
+def _head(report: Report | SweepReport) -> Iterator[str]:
     made = time.strftime("%Y-%m-%d %H:%M", time.localtime(report.created_at))
     code = ""
     if report.git:
@@ -44,53 +52,60 @@ def _head(report: Report) -> Iterator[str]:
     yield f"<p>job {escape(report.job)} · {made}{escape(code)}</p></header>"
     mark, kind = ("✔", "") if report.exit_code == 0 else ("✘", " bad")
     yield f'<p class="verdict{kind}">{mark} {escape(report.verdict)}</p>'
-    for why in report.outside_rule:
+
+
+def outside(reasons: Sequence[str]) -> Iterator[str]:
+    for why in reasons:
         yield f'<p class="label-note">Outside the 600 s rule: {escape(why)}</p>'
 
 
-def _tiles(report: Report) -> str:
+def _tiles(report: Report) -> list[tuple[str, str]]:
     bpb, nats = report.summaries[FINAL]["val_bpb"], report.summaries[FINAL]["val_loss"]
     worst = {gate.name: gate for gate in report.gates}
-    tiles = [
+    return [
         (figures.number(bpb.mean if bpb else None), "BPB after TTT, mean"),
         (figures.number(bpb.half_width if bpb else None), "± at 95%, Student-t"),
         (figures.number(nats.mean if nats else None), "nats/token after TTT"),
-        (_of(worst[ARTIFACT].figure, 1e6, "MB"), "artifact with its code, worst"),
-        (_of(worst[TRAINING].figure, 1, "s"), "training, worst"),
-        (_of(worst[EVALUATION].figure, 1, "s"), "TTT evaluation, worst"),
+        (amount_of(worst[ARTIFACT].figure, 1e6, "MB"), "artifact with its code, worst"),
+        (amount_of(worst[TRAINING].figure, 1, "s"), "training, worst"),
+        (amount_of(worst[EVALUATION].figure, 1, "s"), "TTT evaluation, worst"),
     ]
-    inside = "".join(f'<div class="tile"><b>{b}</b><span>{t}</span></div>' for b, t in tiles)
+
+
+def draw_tiles(tiles: Sequence[tuple[str, str]]) -> str:
+    """Figures, each with what it is."""
+    inside = "".join(
+        f'<div class="tile"><b>{escape(b)}</b><span>{escape(t)}</span></div>' for b, t in tiles
+    )
     return f'<div class="tiles">{inside}</div>'
 
 
-def _of(value: float | None, unit: float, name: str) -> str:
+def amount_of(value: float | None, unit: float, name: str) -> str:
     return figures.NONE if value is None else f"{value / unit:,.{2 if unit > 1 else 1}f} {name}"
 
 
-def _cards(report: Report) -> Iterator[str]:
+def cards(report: Report) -> Iterator[str]:
     seeds = _legend([(charts.colour(i), f"seed {s.seed}") for i, s in enumerate(report.seeds)])
     parts = [(f"p{i}", name) for i, name in enumerate((*charts.GROUPS, "code"))]
-    yield '<div class="cards">'
-    yield _card("Seeds, their mean and its 95% interval", charts.spread(report))
-    yield _card("Significance", _facts(tables.significance(report)))
+    yield card("Seeds, their mean and its 95% interval", charts.spread(report))
+    yield card("Significance", draw_facts(tables.significance(report)))
     curves = charts.loss(report) + charts.learning_rate(report)
-    yield _card("Training", curves + seeds)
+    yield card("Training", curves + seeds)
     running = charts.running_bpb(report)
     note = _legend([], "solid: TTT; dotted: sliding, which does not adapt")
-    yield _card("Evaluation, chunk by chunk", running + charts.ttt_gain(report) + seeds + note)
-    yield _card("Time against its budget", charts.times(report))
-    yield _card("Artifact bytes", charts.artifact(report) + _legend(parts))
-    yield _card("Scores", _table(tables.scores(report)), wide=True)
-    yield _card("Rules, on the worst seed", _table(tables.rules(report)), wide=True)
-    yield _card("Runs", _table(tables.runs(report)), wide=True)
+    yield card("Evaluation, chunk by chunk", running + charts.ttt_gain(report) + seeds + note)
+    yield card("Time against its budget", charts.times(report))
+    yield card("Artifact bytes", charts.artifact(report) + _legend(parts))
+    yield card("Scores", draw_table(tables.scores(report)), wide=True)
+    yield card("Rules, on the worst seed", draw_table(tables.rules(report.gates)), wide=True)
+    yield card("Runs", draw_table(tables.runs([report])), wide=True)
     bad = [seed for seed in report.seeds if seed.state is not State.DONE]
     if bad:
         facts = [(f"{s.seed} {s.state}", f"{s.reason or 'no reason given'} ({s.log})") for s in bad]
-        yield _card("Seeds that are not done", _facts(facts), wide=True)
-    yield "</div>"
+        yield card("Seeds that are not done", draw_facts(facts), wide=True)
 
 
-def _card(title: str, inside: str, wide: bool = False) -> str:
+def card(title: str, inside: str, wide: bool = False) -> str:
     kind = "card wide" if wide else "card"
     return f'<section class="{kind}"><h2>{escape(title)}</h2>{inside}</section>'
 
@@ -104,12 +119,12 @@ def _legend(entries: Sequence[tuple[str, str]], note: str = "") -> str:
     return f'<div class="legend">{inside}{escape(note)}</div>'
 
 
-def _facts(facts: Sequence[tuple[str, str]]) -> str:
+def draw_facts(facts: Sequence[tuple[str, str]]) -> str:
     inside = "".join(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in facts)
     return f"<dl>{inside}</dl>"
 
 
-def _table(table: TextTable) -> str:
+def draw_table(table: TextTable) -> str:
     words = [name in WORD_COLUMNS for name in table.header]
     head = "".join(
         f"<th{_words_class(word)}>{escape(name)}</th>"
@@ -136,6 +151,6 @@ def _cell(cell: str) -> str:
     return f'<span class="pill {kind}">{escape(cell)}</span>' if kind else escape(cell)
 
 
-def _foot(report: Report) -> str:
+def _foot(report: Report | SweepReport) -> str:
     when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(report.collected_at))
     return f"<footer>{escape(tables.SCORES_NOTE)} Collected {when}; {report.schema}.</footer>"

@@ -3,8 +3,9 @@
 1. `least_difference`: what so many seeds find four times out of five.
 2. `seeds_to_settle`: how many seeds an expected difference takes.
 
-Both are for the one-sided Welch test, the candidate's spread taken as given. Differences and
-margins are in the unit of the spread.
+Both are for the one-sided t tests, the candidate's spread taken as given. A permutation test of so
+few seeds is at best as good: it is reckoned as Welch's, and shows nothing where even the best of
+all splits is not rare enough. Differences and margins are in the unit of the spread.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from launcher.significance import t_quantile, welch_degrees
+from launcher.reporting.student import Student
+from launcher.significance import TestName, welch_degrees
 
 POWER = 0.8
 MAX_SEEDS = 100
@@ -30,34 +32,69 @@ class Design:
     """Seeds of the baseline; 0 where its mean is taken as exact (one-sample test)."""
     alpha: float
     margin: float
-
-    def _parts(self, count: int) -> list[tuple[float, int]]:
-        parts = [(self.std**2, count)]
-        if self.baseline_count >= 2:
-            parts.append((self.baseline_std**2, self.baseline_count))
-        return parts
+    test: TestName = "welch"
 
     def power(self, difference: float, count: int) -> float:
         """Chance that `count` seeds show a true difference to exceed the margin."""
-        from scipy.special import nctdtr
+        return self.at(count).power(difference)
 
-        parts = self._parts(count)
-        error = math.sqrt(sum(variance / n for variance, n in parts))
-        degrees = welch_degrees(parts)
-        critical = t_quantile(degrees, 1 - self.alpha)
-        return 1 - float(nctdtr(degrees, (difference - self.margin) / error, critical))
+    def at(self, count: int) -> Sample:
+        """The design with so many seeds of the candidate."""
+        parts = [(self.std**2, count)]
+        if self.baseline_count >= 2:
+            parts.append((self.baseline_std**2, self.baseline_count))
+        student = Student(welch_degrees(parts))
+        splits = math.comb(count + self.baseline_count, count)
+        return Sample(
+            student=student,
+            error=math.sqrt(sum(variance / n for variance, n in parts)),
+            critical=student.quantile(self.alpha),
+            margin=self.margin,
+            possible=self.test != "permutation" or 1 / splits < self.alpha,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """A design with its number of seeds."""
+
+    student: Student
+    error: float
+    """Standard error of the difference."""
+    critical: float
+    """The t that must be exceeded."""
+    margin: float
+    possible: bool
+    """Whether any scores at all could be significant."""
+
+    def power(self, difference: float) -> float:
+        """Chance to show a true difference to exceed the margin."""
+        if not self.possible:
+            return 0.0
+        return self.student.upper_tail(self.critical, (difference - self.margin) / self.error)
+
+
+def alike(std: float, count: int, alpha: float) -> Design:
+    """As many seeds against as many, of one spread, without a margin."""
+    return Design(std=std, baseline_std=std, baseline_count=count, alpha=alpha, margin=0.0)
 
 
 def least_difference(design: Design, count: int, power: float = POWER) -> float | None:
-    """The least true difference that `count` seeds show with this power; None of one seed."""
+    """The least true difference that `count` seeds show with this power.
+
+    None where none is ever shown: of one seed, or of too few for a permutation test.
+    """
     if count < 2 or design.std <= 0:
         return None
+    sample = design.at(count)
+    if not sample.possible:
+        return None
     low, high = design.margin, design.margin + design.std
-    while design.power(high, count) < power:
+    while sample.power(high) < power:
         high = design.margin + 2 * (high - design.margin)
-    for _ in range(60):
+    for _ in range(40):
         middle = (low + high) / 2
-        low, high = (middle, high) if design.power(middle, count) < power else (low, middle)
+        low, high = (middle, high) if sample.power(middle) < power else (low, middle)
     return high
 
 
@@ -69,5 +106,7 @@ def seeds_to_settle(design: Design, difference: float, power: float = POWER) -> 
     """
     if difference <= design.margin or design.std <= 0:
         return None
+    # Every number is tried: more seeds of the candidate can show less, as Welch's degrees of
+    # freedom fall towards those of a baseline of few seeds.
     counts = range(2, MAX_SEEDS + 1)
     return next((n for n in counts if design.power(difference, n) >= power), None)

@@ -10,7 +10,8 @@ from typing import Any, Literal
 
 from golf.records import EvalPaths, read_json, read_lines
 from launcher.attempts import read_attempts
-from launcher.experiment import Experiment
+from launcher.experiment import Runs
+from launcher.paths import RunPaths
 from launcher.reporting.scores import SeedScore
 from launcher.reporting.units import ValidationSet, recognize, resembles
 from launcher.states import StageStatus, State, run_state
@@ -95,22 +96,21 @@ class SeedReport:
         )
 
 
-def read_seed(experiment: Experiment, seed: int, statuses: dict[str, StageStatus]) -> SeedReport:
+def read_seed(runs: Runs, seed: int, statuses: dict[str, StageStatus]) -> SeedReport:
     """Read one seed's files as they stand."""
-    paths = experiment.paths
-    stages = experiment.stages_of(seed)
+    paths, stages = runs.paths, runs.stages_of(seed)
     current = next((s for s in stages if statuses[s.key].state is not State.DONE), stages[-1])
     last, first = statuses[stages[-1].key], statuses[stages[0].key]
     train = _result(paths.train(seed).result)
     evaluation = paths.evaluation(seed, FINAL)
     ttt = _result(evaluation.result)
-    sizes = _result(paths.artifact_sizes(seed))
-    raw_status = _result(paths.stage(stages[-1].key).status)
+    sizes = _sizes(paths, seed)
+    raw_status = _result(runs.whole.stage(stages[-1].key).status)
     return SeedReport(
         seed=seed,
         state=run_state(statuses[stage.key].state for stage in stages),
         reason=statuses[current.key].reason,
-        log=str(paths.stage(current.key).log),
+        log=str(runs.whole.stage(current.key).log),
         exit_code=statuses[current.key].exit_code,
         scores={
             "post_ema": _score(train),
@@ -137,10 +137,12 @@ def read_seed(experiment: Experiment, seed: int, statuses: dict[str, StageStatus
         recoveries=len(ttt.get("recoveries", ())),
         host=raw_status.get("host"),
         attempts={
-            stage.kind: max(statuses[stage.key].attempt, len(read_attempts(paths.stage(stage.key))))
+            stage.kind: max(
+                statuses[stage.key].attempt, len(read_attempts(runs.whole.stage(stage.key)))
+            )
             for stage in stages
         },
-        images=_images(_result(paths.stage(stage.key).status) for stage in stages),
+        images=_images(_result(runs.whole.stage(stage.key).status) for stage in stages),
     )
 
 
@@ -156,6 +158,19 @@ def _num_devices(result: dict[str, Any]) -> int | None:
 
 def _result(path: Path) -> dict[str, Any]:
     return read_json(path) or {}
+
+
+def _sizes(paths: RunPaths, seed: int) -> dict[str, Any]:
+    """As `golf quantize` counted them; a job that shares a model has code of its own bytes."""
+    sizes = _result(paths.artifact_sizes(seed))
+    if not sizes or paths.training is None:
+        return sizes
+    code_bytes = paths.script.stat().st_size
+    return {
+        **sizes,
+        "code_bytes": code_bytes,
+        "total_bytes": sizes["model_bytes"] + code_bytes,
+    }
 
 
 def _last_step_began_s(metrics: Path) -> float:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from launcher.errors import LaunchError
-from launcher.experiment import Experiment, find_experiment, list_experiments
+from launcher.experiment import Experiment, find_runs, list_experiments
 from launcher.report import collect
 from launcher.reporting.baselines import find_baseline, nearest
 from launcher.reporting.challenge_logs import LogPatterns, read_logs, read_submission
@@ -24,8 +24,8 @@ def find_scores(name: str, runs: Path, patterns: LogPatterns | None = None) -> S
     path = Path(name)
     if path.is_file():
         return read_submission(path)
-    if path.is_dir() and (path / "experiment.json").is_file():
-        return _of_experiment(Experiment.open(path))
+    if path.is_dir() and is_experiment(path):
+        return _of_experiment(*find_runs(runs, name))
     if path.is_dir() and (path / "submission.json").is_file() and patterns is None:
         return read_submission(path / "submission.json")
     if path.is_dir():
@@ -34,18 +34,26 @@ def find_scores(name: str, runs: Path, patterns: LogPatterns | None = None) -> S
     if record is not None:
         return record.scores
     known = list_experiments(runs) if runs.is_dir() else []
-    if any(name in experiment.name for experiment in known):
-        return _of_experiment(find_experiment(runs, name))
+    whole = name.rpartition("/")[0] or name
+    if any(name in experiment.name or whole in experiment.name for experiment in known):
+        return _of_experiment(*find_runs(runs, name))
     raise LaunchError(
         f"there is no experiment in {runs}/, no record, no file and no folder {name!r}; "
         f"{nearest(name)}"
     )
 
 
-def _of_experiment(experiment: Experiment) -> Scores:
+def is_experiment(folder: Path) -> bool:
+    """Whether it is an experiment's folder, or that of a sweep's variant."""
+    whole = folder.resolve().parents[1] if folder.resolve().parent.name == "variants" else folder
+    return (whole / "experiment.json").is_file()
+
+
+def _of_experiment(experiment: Experiment, variant: str | None) -> Scores:
     from launcher.executors.choice import executor_of
 
-    scores = collect(experiment, executor_of(experiment)).final_scores(str(experiment.paths.root))
+    report = collect(experiment, executor_of(experiment), variant)
+    scores = report.final_scores(str(experiment.runs_of(variant).paths.root))
     if not scores.seeds:
         raise LaunchError(
             f"{experiment.name} has no finished seed; see golf-launch status {experiment.name}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rich.console import Group, RenderableType
@@ -18,6 +18,7 @@ from launcher.reporting.compliance import Gate
 from launcher.reporting.curves import Points
 from launcher.reporting.seed_report import COLUMNS, SeedReport
 from launcher.states import State
+from launcher.sweep_report import SweepReport
 from launcher.text_table import TextTable
 
 GROUPED_ROWS = ("mean", "std", "95% ±")
@@ -31,7 +32,7 @@ SCORES_NOTE = (
 
 def tables(report: Report) -> tuple[TextTable, ...]:
     """Scores, runs and rules."""
-    return scores(report), runs(report), rules(report)
+    return scores(report), runs([report]), rules(report.gates)
 
 
 def significance(report: Report) -> tuple[tuple[str, str], ...]:
@@ -41,6 +42,8 @@ def significance(report: Report) -> tuple[tuple[str, str], ...]:
         found += comparison_text.facts(report.comparison, report.policy)
     elif report.policy is not None and report.policy.baseline is not None:
         found += [("policy", str(report.policy)), ("baseline", report.policy.baseline.name)]
+    elif report.variant:
+        found.append(("compared", "with the other variants, in the sweep's own table"))
     else:
         found.append(("baseline", "none was registered; name one at launch with --baseline pr1493"))
     if report.power is not None:
@@ -81,10 +84,11 @@ def _score_cells(seed: SeedReport) -> Iterator[str]:
         yield figures.number(score.val_bpb if score else None)
 
 
-def runs(report: Report) -> TextTable:
-    lossy = any(seed.recoveries for seed in report.seeds)
+def runs(reports: Sequence[Report], who: str = "seed") -> TextTable:
+    """The runs of an experiment, or of all variants of a sweep."""
+    lossy = any(seed.recoveries for report in reports for seed in report.seeds)
     header = (
-        "seed",
+        who,
         "state",
         "steps",
         "train s",
@@ -97,7 +101,7 @@ def runs(report: Report) -> TextTable:
     )
     rows = tuple(
         (
-            str(seed.seed),
+            f"{report.variant} {seed.seed}".strip() if who != "seed" else str(seed.seed),
             str(seed.state),
             _count(seed.steps),
             figures.number(seed.train_seconds, 1),
@@ -108,12 +112,13 @@ def runs(report: Report) -> TextTable:
             figures.NONE if seed.ledger == "not verified" else seed.ledger,
             *((str(seed.recoveries),) if lossy else ()),
         )
+        for report in reports
         for seed in report.seeds
     )
     return TextTable(title="Runs", header=header, rows=rows)
 
 
-def rules(report: Report) -> TextTable:
+def rules(gates: Sequence[Gate], who: str = "seed") -> TextTable:
     """Each rule with its worst figure and the file that proves it."""
     rows = tuple(
         (
@@ -121,14 +126,14 @@ def rules(report: Report) -> TextTable:
             _gate_verdict(gate),
             _amount(gate, gate.figure),
             _amount(gate, gate.limit),
-            figures.NONE if gate.seed is None else str(gate.seed),
+            figures.NONE if gate.seed is None else f"{gate.variant} {gate.seed}".strip(),
             gate.evidence or figures.NONE,
             gate.note or figures.NONE,
         )
-        for gate in report.gates
+        for gate in gates
     )
-    header = ("rule", "verdict", "worst", "limit", "seed", "evidence", "note")
-    return TextTable(title="Rules, on the worst seed", header=header, rows=rows)
+    header = ("rule", "verdict", "worst", "limit", who, "evidence", "note")
+    return TextTable(title=f"Rules, on the worst {who}", header=header, rows=rows)
 
 
 def _gate_verdict(gate: Gate) -> str:
@@ -151,29 +156,41 @@ def _amount(gate: Gate, value: float | None) -> str:
 
 def draw(report: Report) -> RenderableType:
     """The report for a terminal; the verdict comes first."""
-    style = "bold green" if report.exit_code == 0 else "bold red"
-    mark = "✔" if report.exit_code == 0 else "✘"
-    parts: list[RenderableType] = [Text(f"{mark} {report.verdict}", style=style)]
-    parts += [Text(), _draw_scores(scores(report)), Text(), _draw_significance(report)]
-    parts += [Text(), text_table.draw(runs(report))]
+    parts: list[RenderableType] = [draw_verdict(report), Text(), _draw_scores(scores(report))]
+    parts += [Text(), draw_facts("Significance", significance(report))]
+    parts += [Text(), text_table.draw(runs([report]))]
     courses = _courses(report)
     if courses.rows:
         parts += [Text(), text_table.draw(courses)]
-    parts += [Text(), _draw_rules(rules(report))]
-    parts += [
-        Text(f"outside the 600 s rule: {why}", style="magenta") for why in report.outside_rule
-    ]
-    parts += [
-        Text(f"{gate.name}: {gate.note} {gate.evidence}", style="red", overflow="fold")
-        for gate in report.gates
-        if gate.passed is False
-    ]
-    for seed in report.seeds:
-        if seed.state is not State.DONE:
-            reason = f": {seed.reason}" if seed.reason else ""
-            parts += [Text(), Text(f"seed {seed.seed} {seed.state}{reason}", style="red")]
-            parts.append(Text(f"  {hints.short(Path(seed.log))}", style="dim", overflow="fold"))
-    return Group(*parts)
+    parts += [Text(), draw_rules(rules(report.gates))]
+    parts += [*draw_labels(report.outside_rule, report.gates)]
+    return Group(*parts, *draw_undone([report]))
+
+
+def draw_undone(reports: Sequence[Report]) -> Iterator[Text]:
+    """Seeds that are not done, each with its reason and log."""
+    for report in reports:
+        for seed in report.seeds:
+            if seed.state is not State.DONE:
+                reason = f": {seed.reason}" if seed.reason else ""
+                name = f"{report.variant} seed {seed.seed}".strip()
+                yield Text(f"\n{name} {seed.state}{reason}", style="red")
+                yield Text(f"  {hints.short(Path(seed.log))}", style="dim", overflow="fold")
+
+
+def draw_verdict(report: Report | SweepReport) -> Text:
+    good = report.exit_code == 0
+    return Text(f"{'✔' if good else '✘'} {report.verdict}", f"bold {'green' if good else 'red'}")
+
+
+def draw_labels(outside: Sequence[str], gates: Sequence[Gate]) -> Iterator[Text]:
+    """What the rules do not apply to, and the evidence of those that are broken."""
+    for why in outside:
+        yield Text(f"outside the 600 s rule: {why}", style="magenta")
+    for gate in gates:
+        if gate.passed is False:
+            line = f"{gate.name}: {gate.note} {gate.evidence}"
+            yield Text(line, style="red", overflow="fold")
 
 
 def _courses(report: Report) -> TextTable:
@@ -192,20 +209,22 @@ def _bars(points: Points) -> str:
     return figures.sparkline(thin(values, COURSE_WIDTH)) or figures.NONE
 
 
-def _draw_significance(report: Report) -> Table:
-    drawn = text_table.frame("Significance")
+def draw_facts(title: str, facts: Sequence[tuple[str, str]]) -> Table:
+    """Names and what there is to say of them."""
+    drawn = text_table.frame(title)
     drawn.show_header = False
     drawn.add_column(no_wrap=True, style="dim")
     drawn.add_column(overflow="fold")
-    for name, text in significance(report):
+    for name, text in facts:
         drawn.add_row(name, text)
     return drawn
 
 
-def _draw_rules(table: TextTable) -> Table:
+def draw_rules(table: TextTable) -> Table:
     """Without the evidence, which takes more than 80 characters; the other forms have it."""
     rows = tuple(row[:5] for row in table.rows)
-    return text_table.draw(TextTable(title=table.title, header=table.header[:5], rows=rows))
+    shown = TextTable(title=table.title, header=table.header[:5], rows=rows)
+    return text_table.draw(shown, num_folding=1, last_folds=True)
 
 
 def _draw_scores(table: TextTable) -> Table:
@@ -224,21 +243,31 @@ def _draw_scores(table: TextTable) -> Table:
 
 def markdown(report: Report) -> str:
     """The report as Markdown."""
-    made = time.strftime("%Y-%m-%d %H:%M", time.localtime(report.created_at))
-    lines = [f"# {report.name}", "", f"**{report.verdict}**", "", f"Job {report.job}, {made}."]
-    if report.git:
-        changed = ", with uncommitted changes" if report.git["changed"] else ""
-        lines[-1] += f" Code: commit {report.git['commit'][:12]}{changed}, copied to `code/`."
+    lines = markdown_head(report)
     for table in tables(report):
         lines += ["", f"## {table.title}", "", *text_table.markdown_rows(table)]
         if table.title == "Scores":
             lines += ["", SCORES_NOTE, "", "## Significance", ""]
             lines += [f"- {name}: {text}" for name, text in significance(report)]
     lines += ["", *(f"Outside the 600 s rule: {why}." for why in report.outside_rule)]
-    bad = [seed for seed in report.seeds if seed.state is not State.DONE]
+    return "\n".join([*lines, *markdown_undone([report])]) + "\n"
+
+
+def markdown_head(report: Report | SweepReport) -> list[str]:
+    """Name, verdict, job and code."""
+    made = time.strftime("%Y-%m-%d %H:%M", time.localtime(report.created_at))
+    lines = [f"# {report.name}", "", f"**{report.verdict}**", "", f"Job {report.job}, {made}."]
+    if report.git:
+        changed = ", with uncommitted changes" if report.git["changed"] else ""
+        lines[-1] += f" Code: commit {report.git['commit'][:12]}{changed}, copied to `code/`."
+    return lines
+
+
+def markdown_undone(reports: Sequence[Report]) -> Iterator[str]:
+    """Seeds that are not done, each with its reason and log."""
+    bad = [(r.variant, s) for r in reports for s in r.seeds if s.state is not State.DONE]
     if bad:
-        lines += ["", "## Seeds that are not done", ""]
-        lines += [
-            f"- {s.seed}: {s.state}: {s.reason or 'no reason given'} (`{s.log}`)" for s in bad
-        ]
-    return "\n".join(lines) + "\n"
+        yield from ("", "## Seeds that are not done", "")
+    for variant, seed in bad:
+        name = f"{variant} {seed.seed}".strip()
+        yield f"- {name}: {seed.state}: {seed.reason or 'no reason given'} (`{seed.log}`)"

@@ -10,11 +10,12 @@ import pytest
 from cluster_lab import PROFILE, SMALL, ClusterLab
 from lab import python, stage, train_and_eval
 
-from golf.config import ResourcesConfig
+from golf.config import ResourcesConfig, job_from_sections
 from launcher.errors import LaunchError
 from launcher.profile import Profile
 from launcher.states import State
 from launcher.submit import submit_missing
+from launcher.sweep import make_variants
 
 
 def states_of(statuses: dict) -> dict[str, State]:
@@ -93,6 +94,37 @@ def test_many_seeds_are_two_arrays_whose_tasks_wait_for_each_other_one_by_one(
     states = states_of(lab.wait_until_over(experiment, executor))
     assert states.pop("11/train") is State.FAILED
     assert states.pop("11/eval") is State.SKIPPED
+    assert set(states.values()) == {State.DONE}
+
+
+def test_a_sweep_that_shares_its_training_waits_task_by_task_in_arrays_or_alone(
+    lab: ClusterLab,
+) -> None:
+    profile = dataclasses.replace(PROFILE, slurm=dataclasses.replace(PROFILE.slurm, array_from=3))
+    base = {"resources": dataclasses.asdict(SMALL)}
+    # Two trained variants and one that shares the second's: its tasks correspond to no array.
+    swept = [("optim.matrix_lr=0.1", "ttt.lr=1.0"), ("optim.matrix_lr=0.2", "ttt.lr=1.0")]
+    swept.append(("optim.matrix_lr=0.2", "ttt.lr=2.0"))
+    variants = make_variants(swept, lambda settings: job_from_sections(base, settings))
+    stages = []
+    for variant in variants:
+        for seed in (3, 5, 7):
+            mark = f"{variant.key}/{seed}/train"
+            code = "raise SystemExit(9)" if seed == 7 and variant is variants[1] else "pass"
+            train = dataclasses.replace(stage(seed, "train", python(code)), key=mark)
+            needs = f"{variant.trained_by}/{seed}/train"
+            evaluate = stage(seed, "eval", python("print('done')"), after=[needs])
+            stages += [train] if variant.trains else []
+            stages.append(dataclasses.replace(evaluate, key=f"{variant.key}/{seed}/eval"))
+    experiment = lab.register(stages, profile=profile, variants=variants)
+    executor = lab.executor(experiment, profile)
+    submit_missing(experiment, executor)
+    jobs = {key: job.job_id.partition("_")[0] for key, job in experiment.submissions().items()}
+    assert len(set(jobs.values())) == 1 + 1 + 3
+    states = states_of(lab.wait_until_over(experiment, executor))
+    owner, sharer = variants[1].key, variants[2].key
+    assert states.pop(f"{owner}/7/train") is State.FAILED
+    assert states.pop(f"{owner}/7/eval") is states.pop(f"{sharer}/7/eval") is State.SKIPPED
     assert set(states.values()) == {State.DONE}
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import shutil
 from pathlib import Path
 
 import golf
-from golf.bundle import bundle, bundle_bytes
+from golf.bundle import LEFT_OUT, bundle, bundle_bytes
 from golf.config import ContainerConfig, Job, ResourcesConfig, TTTConfig, load_job
 
 PACKAGE = Path(golf.__file__).parent
@@ -44,6 +45,19 @@ def test_the_job_goes_in_whole_but_for_what_names_a_site(tmp_path: Path) -> None
     )
     found = job_inside(bundle(PACKAGE, job), tmp_path)
     assert found == dataclasses.replace(Job(), ttt=job.ttt)
+
+
+def test_nothing_inside_needs_what_is_left_out() -> None:
+    """But for the command line's other commands, and what puts the file together."""
+    known = {
+        ".".join(("golf", *path.relative_to(PACKAGE).with_suffix("").parts)): path
+        for path in PACKAGE.rglob("*.py")
+    }
+    assert set(LEFT_OUT) <= set(known)
+    for name in set(known) - set(LEFT_OUT) - {"golf.cli"}:
+        nodes = ast.walk(ast.parse(known[name].read_text()))
+        wanted = {node.module for node in nodes if isinstance(node, ast.ImportFrom)}
+        assert not wanted & set(LEFT_OUT), name
 
 
 def test_another_job_or_a_changed_source_gives_another_file(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from golf.checkpoints import Checkpoints
+from golf.checkpoints import Checkpoints, CheckpointWriter
 from golf.weights import TensorFile, WeightsError
 
 
@@ -78,3 +78,44 @@ def test_a_save_that_was_cut_off_does_not_count(checkpoints: Checkpoints) -> Non
     save(checkpoints, 1)
     (checkpoints.folder / ".step-00000002.safetensors.77.tmp").write_bytes(b"half")
     assert newest(checkpoints).metadata == {"state": "1"}
+
+
+# ---- written beside the work ----
+
+
+def test_what_is_saved_is_what_the_tensors_were_then(checkpoints: Checkpoints) -> None:
+    writer, weights = CheckpointWriter(checkpoints), torch.zeros(1000)
+    for step in (1, 2):
+        weights.fill_(step)
+        writer.save(step, {"w": weights}, {})
+        weights.fill_(-1.0)  # the work goes on at once
+    writer.settle()
+    for step in (1, 2):
+        found = checkpoints.load_before(step)
+        assert found is not None
+        assert torch.equal(found.tensors["w"], torch.full((1000,), float(step)))
+
+
+def test_a_failure_to_write_is_told_at_the_latest_when_all_must_be_on_disk(
+    checkpoints: Checkpoints,
+) -> None:
+    checkpoints.folder.write_text("a file is in the way")
+    writer = CheckpointWriter(checkpoints)
+    writer.save(1, {"w": torch.zeros(3)}, {})
+    with pytest.raises(OSError, match=r"[Ee]xists|[Dd]irectory"):
+        writer.settle()
+
+
+def test_the_last_before_what_is_needed_stays_however_many_follow(checkpoints: Checkpoints) -> None:
+    for step in range(1, 7):
+        checkpoints.save(step, {"w": torch.zeros(3)}, {}, needed=3)
+    kept = [int(path.stem.rpartition("-")[2]) for path in checkpoints.all()]
+    assert kept == [3, 4, 5, 6]
+    checkpoints.save(7, {"w": torch.zeros(3)}, {}, needed=6)
+    assert [int(path.stem.rpartition("-")[2]) for path in checkpoints.all()] == [6, 7]
+
+
+def test_nothing_is_dropped_while_the_start_may_be_needed(checkpoints: Checkpoints) -> None:
+    for step in range(1, 5):
+        checkpoints.save(step, {"w": torch.zeros(3)}, {}, needed=0)
+    assert len(checkpoints.all()) == 4

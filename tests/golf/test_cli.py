@@ -13,8 +13,9 @@ import pytest
 import tomli_w
 import torch
 
+from golf.bundle import bundle_bytes
 from golf.cli import main
-from golf.config import Job, job_to_sections
+from golf.config import Job, job_to_sections, load_job
 from golf.records import DataPaths, read_json, read_lines
 from golf.weights import load_weights, save_weights
 
@@ -98,6 +99,7 @@ def test_help_names_every_command_and_each_has_help_of_its_own(golf: Golf) -> No
 def test_help_and_wrong_jobs_never_wait_for_torch(words: list[str], tmp_path: Path) -> None:
     code = f"""
 import sys
+from golf.bundle import bundle_bytes
 from golf.cli import main
 try:
     main({words!r})
@@ -243,6 +245,22 @@ def test_quantize_reports_every_byte(
     assert sizes["model_bytes"] == out.stat().st_size
     assert sizes["total_bytes"] == sizes["model_bytes"] + sizes["code_bytes"]
     assert set(sizes["tensor_bytes"]) == set(load_weights(trained / "model.safetensors"))
+
+
+def test_the_code_that_counts_is_the_one_file_of_this_job_or_a_file_that_is_named(
+    golf: Golf, job_file: Path, trained: Path, tmp_path: Path
+) -> None:
+    words = (
+        "quantize", "--config", job_file, "--checkpoint", trained / "model.safetensors",
+        "--out", tmp_path / "model.golf", "--json",
+    )  # fmt: skip
+    assert json.loads(golf(*words).out)["code_bytes"] == bundle_bytes(load_job(job_file))
+    mine = tmp_path / "train_gpt.py"
+    mine.write_text("print()\n")
+    assert json.loads(golf(*words, "--code", mine).out)["code_bytes"] == 8
+    answer = golf(*words, "--code", tmp_path / "none.py")
+    assert answer.code == 2
+    assert "--code" in answer.err
 
 
 def test_an_artifact_over_its_budget_is_written_and_exits_with_3(

@@ -19,6 +19,7 @@ from launcher.reporting.baselines import baselines, find_baseline, median_std_bp
 from launcher.reporting.comparison import judge
 from launcher.reporting.forecast import forecast
 from launcher.reporting.policy import Policy
+from launcher.reporting.power import alike, least_difference
 from launcher.reporting.scores import Scores, SeedScore
 from launcher.reporting.units import Margin, ValidationSet
 from launcher.spec import find_job, shipped_jobs
@@ -177,6 +178,18 @@ def test_the_plan_tells_what_so_many_seeds_can_show(tmp_path: Path) -> None:
     assert check.verdict is Verdict.OK
     assert "against old 3 seeds show, 4 times of 5" in check.figure
     assert significance(tmp_path, (1,), policy).verdict is Verdict.WARN
+
+
+def test_a_plan_without_a_baseline_tells_it_by_the_published_spread(tmp_path: Path) -> None:
+    check = significance(tmp_path, SEEDS, Policy())
+    least = least_difference(alike(median_std_bpb(), 3, 0.01), 3)
+    assert least is not None
+    assert f"3 seeds against 3 show, 4 times of 5, a true difference of {least:.5f} BPB" in (
+        check.figure
+    )
+    exact = significance(tmp_path, SEEDS, Policy(test="permutation"))
+    assert "reckoned as by Welch's test" in exact.figure
+    assert "one seed gives no verdict" in significance(tmp_path, (1,), Policy()).figure
 
 
 def test_a_comparison_that_must_fail_is_refused_before_any_time_is_spent(tmp_path: Path) -> None:

@@ -14,9 +14,10 @@ from rich.console import Console
 from test_watching import StillExecutor, say
 
 from golf.records import write_json
-from launcher.experiment import Experiment
-from launcher.report import Report, collect, write
+from launcher.experiment import Experiment, Runs
+from launcher.report import Report, collect
 from launcher.reporting import tables
+from launcher.results import write_results
 from launcher.significance import summarize
 
 SEEDS = (1337, 42, 7)
@@ -32,7 +33,9 @@ def experiment(lab: Lab) -> Experiment:
 
 def finish(experiment: Experiment, seed: int, **changes: Any) -> None:
     """Leave the files of a seed that ran to its end."""
-    paths, bpb = experiment.paths, BPB[seed] + changes.pop("shift", 0.0)
+    runs: Runs = changes.pop("runs", None) or experiment.runs[0]
+    paths, bpb = runs.paths, BPB[seed] + changes.pop("shift", 0.0)
+    keys = {stage.kind: stage.key for stage in runs.stages_of(seed)}
     figures = {"total_bytes": 900, "train_seconds": 50.0, "seconds": 40.0, "verify": 0} | changes
     evaluated = {"schedule": "strict", "world_size": 1} | changes.get("ttt", {})
 
@@ -71,11 +74,12 @@ def finish(experiment: Experiment, seed: int, **changes: Any) -> None:
         journal = paths.evaluation(seed, protocol).journal(protocol)
         journal.parent.mkdir(parents=True, exist_ok=True)
         journal.write_text("".join(json.dumps(line) + "\n" for line in ledger))
-    say(experiment, f"{seed}/train", "done", 1e6, exit_code=0)
+    say(experiment, keys["train"], "done", 1e6, exit_code=0)
     code = figures["verify"]
     verify = {"name": "verify", "exit_code": code, "seconds": 0.1}
     state = "done" if code == 0 else "failed"
-    say(experiment, f"{seed}/eval", state, 1e6, exit_code=code, command="verify", commands=[verify])
+    words = {"exit_code": code, "command": "verify", "commands": [verify]}
+    say(experiment, keys["eval"], state, 1e6, **words)
 
 
 def report_of(experiment: Experiment) -> Report:
@@ -217,7 +221,7 @@ def test_json_markdown_and_terminal_show_the_same_numbers(experiment: Experiment
     finish(experiment, 1337)
     finish(experiment, 42)
     report = report_of(experiment)
-    write(report, experiment.paths)
+    write_results(report, experiment.paths)
     stored = json.loads(experiment.paths.report_json.read_text())
     assert stored["schema"] == "golf-launch/report/1"
     ttt = {"val_loss": pytest.approx(1.9), "val_bpb": 1.1}
@@ -242,10 +246,10 @@ def test_json_markdown_and_terminal_show_the_same_numbers(experiment: Experiment
 def test_groups_of_workers_that_were_lost_and_survived_are_told(experiment: Experiment) -> None:
     for seed in SEEDS:
         finish(experiment, seed)
-    assert "recovered" not in tables.runs(report_of(experiment)).header
+    assert "recovered" not in tables.runs([report_of(experiment)]).header
     path = experiment.paths.evaluation(42, "ttt").result
     write_json(path, json.loads(path.read_text()) | {"recoveries": [{"chunk": 3}, {"chunk": 5}]})
-    table = tables.runs(report_of(experiment))
+    table = tables.runs([report_of(experiment)])
     assert table.header[-1] == "recovered"
     assert [row[-1] for row in table.rows] == ["0", "2", "0"]
 

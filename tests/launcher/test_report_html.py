@@ -10,10 +10,10 @@ from lab import Lab, train_and_eval
 from test_report import SEEDS, finish, report_of
 
 from launcher.experiment import Experiment
-from launcher.report import write
 from launcher.reporting import svg
 from launcher.reporting.curves import MAX_POINTS, means, picked
 from launcher.reporting.html import page
+from launcher.results import write_results
 
 VOID = {"meta", "line", "circle", "rect", "polyline"}
 
@@ -47,7 +47,7 @@ def test_the_page_is_well_formed_and_needs_no_network(experiment: Experiment) ->
     for seed in SEEDS:
         finish(experiment, seed)
     report = report_of(experiment)
-    write(report, experiment.paths)
+    write_results(report, experiment.paths)
     text = experiment.paths.report_html.read_text()
     parser = Nesting()
     parser.feed(text)
@@ -87,7 +87,12 @@ def test_names_cannot_break_the_page() -> None:
 
 @pytest.mark.parametrize(
     ("low", "high", "expected"),
-    [(0, 60, [0, 20, 40, 60]), (2.08, 2.29, [2.1, 2.15, 2.2, 2.25]), (5, 5, [5])],
+    [
+        (0, 60, [0, 20, 40, 60]),
+        (1, 14, [5, 10]),
+        (2.08, 2.29, [2.1, 2.15, 2.2, 2.25]),
+        (5, 5, [5]),
+    ],
 )
 def test_ticks_are_round_numbers(low: float, high: float, expected: list[float]) -> None:
     assert svg.ticks(low, high, 4) == pytest.approx(expected)

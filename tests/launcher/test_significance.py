@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 from scipy import stats
 
 from launcher.reporting.power import Design, least_difference, seeds_to_settle
+from launcher.reporting.student import Student
 from launcher.significance import TestName, compare, holm
 
 PR_1514 = {0: 1.07928348, 42: 1.07996676, 1234: 1.08024795}
@@ -108,6 +111,27 @@ def test_power_of_equal_groups_is_that_of_the_noncentral_t() -> None:
     critical = stats.t.ppf(0.95, 8)
     expected = stats.nct.sf(critical, 8, 2.0 / (2 / 5) ** 0.5)
     assert design.power(2.0, 5) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("degrees", [1, 2, 2.5, 4, 17.3, 198])
+def test_students_t_is_scipys(degrees: float) -> None:
+    ours = Student(degrees)
+    for t, shift in ((0.0, 0.0), (1.5, 0.0), (3.7, 0.0), (3.7, 2.5), (3.7, 6.0), (31.8, 12.0)):
+        expected = stats.nct.sf(t, degrees, shift) if shift else stats.t.sf(t, degrees)
+        assert ours.upper_tail(t, shift) == pytest.approx(expected, abs=2e-6)
+    for upper in (0.05, 0.01, 0.001):
+        assert ours.quantile(upper) == pytest.approx(stats.t.isf(upper, degrees), rel=1e-3)
+
+
+def test_a_permutation_test_of_too_few_seeds_shows_no_difference_of_any_size() -> None:
+    """Of 3 and 3 seeds the best of all splits is one of 20, of 5 and 5 one of 252."""
+    three = Design(
+        std=1.0, baseline_std=1.0, baseline_count=3, alpha=0.01, margin=0.0, test="permutation"
+    )
+    assert three.power(1e9, 3) == 0
+    assert least_difference(three, 3) is None
+    assert least_difference(dataclasses.replace(three, baseline_count=5), 5) is not None
+    assert seeds_to_settle(three, 1e9) == 7  # 1 of 120
 
 
 def test_the_least_difference_is_found_four_times_of_five_and_falls_with_seeds() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from test_report import SEEDS, finish
 
 from golf.bundle import bundle
 from golf.config import Job, job_from_sections
+from golf.records import read_json, write_json
 from launcher.cli import main
 from launcher.experiment import Experiment, ExperimentPaths, Registration
 from launcher.plan import make_plan
@@ -117,6 +119,39 @@ def test_the_one_file_gives_the_packages_losses_and_counts_its_own_bytes(
     assert f"{sizes['model_bytes'] + script.stat().st_size} bytes" in told
 
 
+def test_the_one_file_trains_where_no_package_of_its_name_can_be_imported(
+    data: Path, tmp_path: Path
+) -> None:
+    job = tmp_path / "job.toml"
+    job.write_text(tomli_w.dumps(JOB))
+    (tmp_path / "train_gpt.py").write_text(bundle(ROOT / "golf", tiny()))
+    alone = """
+import importlib.util, pathlib, runpy, sys
+sys.path = [p for p in sys.path if p and not (pathlib.Path(p) / "golf").is_dir()]
+sys.meta_path = [f for f in sys.meta_path if "editable" not in repr(f).lower()]
+assert importlib.util.find_spec("golf") is None, "the test means to take the package away"
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+    words = ("train", "--config", str(job), "--data", str(data), "--seed", "7", "--out", "out")
+    run("-I", "-c", alone, "train_gpt.py", *words, cwd=tmp_path)
+    assert len(losses(tmp_path / "out")) == JOB["schedule"]["iterations"]
+
+
+def test_the_one_file_on_two_ranks_gives_the_packages_losses(data: Path, tmp_path: Path) -> None:
+    job = tmp_path / "job.toml"
+    job.write_text(tomli_w.dumps(JOB))
+    (tmp_path / "train_gpt.py").write_text(bundle(ROOT / "golf", tiny()))
+    (tmp_path / "golf.py").write_text("raise ImportError('not the bundled code')\n")
+    ranks = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")
+    words = ("train", "--config", str(job), "--data", str(data), "--seed", "7", "--device", "cpu")
+    run(*ranks, "train_gpt.py", *words, "--out", str(tmp_path / "alone"), cwd=tmp_path)
+    run(*ranks, "-m", "golf", *words, "--out", str(tmp_path / "package"), cwd=ROOT)
+    result = json.loads((tmp_path / "alone" / "result.json").read_text())
+    assert result["world_size"] == 2
+    assert losses(tmp_path / "alone") == losses(tmp_path / "package")
+
+
 def test_the_gate_counts_the_very_bytes_that_the_submission_ships(
     data: Path, tmp_path: Path
 ) -> None:
@@ -157,6 +192,9 @@ def test_a_file_that_was_changed_after_it_was_counted_is_not_submitted(
         finish(experiment, seed)
     assert main(["submission", str(experiment.paths.root), "--out", str(tmp_path / "x")]) == 2
     assert "its seeds counted 300" in capsys.readouterr().err
+    experiment.paths.script.unlink()
+    assert main(["submission", str(experiment.paths.root), "--out", str(tmp_path / "x")]) == 2
+    assert "launch it again" in capsys.readouterr().err
 
 
 def test_the_folder_says_what_the_experiment_measured(
@@ -187,6 +225,36 @@ def test_the_folder_says_what_the_experiment_measured(
         assert logged.val_loss == pytest.approx(stated.val_loss, abs=1e-8)
         assert logged.artifact_bytes == stated.artifact_bytes == 600 + code
         assert (logged.steps, logged.eval_seconds) == (stated.steps, stated.eval_seconds)
+
+
+@pytest.mark.parametrize("unit", ["bpb", "nats"])
+def test_a_submission_of_any_data_compares_again_with_experiments_on_the_same(
+    unit: str, lab: Lab, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stages = [s for seed in SEEDS for s in train_and_eval(seed, "pass")]
+    old, new, other = (lab.register(stages, name=f"test-{name}") for name in ("a", "b", "c"))
+    lab.experiments.clear()
+    for experiment, shift, num_bytes in ((old, 0.0, 700), (new, -0.5, 700), (other, -0.5, 900)):
+        for seed in SEEDS:
+            finish(experiment, seed, shift=shift)
+            evaluation = experiment.paths.evaluation(seed, "ttt")
+            write_json(evaluation.plan, {"validation": {"tokenizer_sha256": 64 * "a"}})
+            result = read_json(evaluation.result)
+            assert result is not None
+            write_json(evaluation.result, result | {"bytes": num_bytes})
+    old.paths.script.write_bytes(300 * b"#")
+    out = tmp_path / "records" / "old"
+    assert main(["submission", str(old.paths.root), "--out", str(out)]) == 0
+    capsys.readouterr()
+
+    words = ("--unit", unit, "--margin", "0nats", "--json")
+    assert main(["compare", str(new.paths.root), str(out), *words]) == 0
+    (compared,) = json.loads(capsys.readouterr().out)["comparisons"]
+    per_bpb = math.log(2) * 700 / 300  # nats/token, by the run's own bytes and tokens
+    assert compared["difference_bpb" if unit == "bpb" else "difference_nats"] == pytest.approx(0.5)
+    assert compared["difference_nats"] == pytest.approx(compared["difference_bpb"] * per_bpb)
+    assert main(["compare", str(other.paths.root), str(out), *words]) == 2
+    assert "different texts do not compare" in capsys.readouterr().err
 
 
 def test_the_profile_signs_and_the_command_line_overrides_it(
