@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import fcntl
 import os
 import shlex
@@ -38,6 +39,8 @@ LOCK_WAIT_S = 60.0
 """How long a new attempt waits for an earlier one's command to finish its checkpoint."""
 EXIT_FOREIGN_IMAGE = 2
 """As wrong usage: it would fail again."""
+LAST_WORDS_BYTES = 8192
+FULL_DISK = (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT))
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
 EXIT_STOPPED = 128 + signal.SIGTERM
 """How a command ends that was stopped, or must stop, and goes on when it is started again."""
@@ -213,7 +216,8 @@ class _Stage:
                     reason = f"{command.name} was stopped; started again it goes on"
                     return self._status.end("cancelled", reason, exit_code)
                 if exit_code != 0 and self._stopped_by is None:
-                    return self._status.end("failed", _told(command, exit_code), exit_code)
+                    reason = _told(command, exit_code) + self._full_disk()
+                    return self._status.end("failed", reason, exit_code)
                 if exit_code != 0:
                     break
             else:
@@ -229,12 +233,19 @@ class _Stage:
             return False
         return (self._paths.root / command.done).exists()
 
+    def _full_disk(self) -> str:
+        """What the failed command's last words say of a full disk or quota, or nothing."""
+        with self._paths.log.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - LAST_WORDS_BYTES))
+            words = file.read().decode(errors="replace").rpartition("] $ ")[2]
+        return next((f": {told}" for told in FULL_DISK if told in words), "")
+
     def _run_command(self, command: Command, log: BinaryIO) -> int:
         began = time.time()
         stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(began))
-        log.write(
-            f"[{stamp}, attempt {self._status.attempt}] $ {shlex.join(command.argv)}\n".encode()
-        )
+        title = f"[{stamp}, attempt {self._status.attempt}] $ {shlex.join(command.argv)}\n"
+        with contextlib.suppress(OSError):  # the disk is full; the command will tell
+            log.write(title.encode())
         try:
             self._child = subprocess.Popen(
                 _interpreted(command.argv),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import errno
 import importlib
 import os
 import sys
@@ -91,6 +92,13 @@ def main(words: Sequence[str] | None = None) -> int:
         # Whoever read our output has closed it; Python would complain again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        where = f" ({error.filename})" if error.filename else ""
+        fix = "free some, then repeat the command"
+        print(f"golf-launch: {error.strerror}{where}; {fix}", file=sys.stderr)
+        return USAGE_ERROR
 
 
 def _run(name: str, words: Sequence[str]) -> int:

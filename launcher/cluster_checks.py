@@ -60,7 +60,8 @@ def gpu_hours(plan: Plan) -> float:
 
 
 def _gpu_hours(plan: Plan) -> Check:
-    figure = f"{gpu_hours(plan):g} hours at most, by the time limits"
+    hours = gpu_hours(plan)
+    figure = f"{hours:g} hours at most, by the time limits" if hours else "none needed"
     return Check(name="GPUs", verdict=Verdict.OK, figure=figure)
 
 
@@ -109,10 +110,9 @@ def _container(plan: Plan) -> Check:
 
 def _test(kind: str, words: str, slurm: SlurmConfig) -> Check:
     """sbatch's own verdict on a kind of job."""
-    start = re.search(r"to start at (\S+) using (.*)", words)
+    start = estimate(words)
     if start:
-        figure = f"would start at {start[1].replace('T', ' ')} using {start[2]}"
-        return Check(name=f"{kind} job", verdict=Verdict.OK, figure=figure)
+        return Check(name=f"{kind} job", verdict=Verdict.OK, figure=start)
     said = " ".join(words.split()) or "sbatch --test-only says nothing"
     down = nodes_down(slurm.partition) if "node configuration" in said else ""
     if down:
@@ -125,6 +125,15 @@ def _test(kind: str, words: str, slurm: SlurmConfig) -> Check:
     known = fix_of(said, slurm)
     fix = known or "golf-launch doctor shows what the site has"
     return Check(name=f"{kind} job", verdict=Verdict.FAIL, figure=said, fix=fix)
+
+
+def estimate(words: str) -> str:
+    """When and where sbatch would start a job, out of its words."""
+    found = re.search(r"to start at (\S+) using (\d+) processors on nodes (\S+)", words)
+    if found is None:
+        return ""
+    start, num_cpus, nodes = found.groups()
+    return f"would start at {start.replace('T', ' ')} with {num_cpus} CPUs on {nodes}"
 
 
 def nodes_down(partition: str) -> str:

@@ -28,6 +28,8 @@ USUAL_NAME = 5
 """Characters of a seed without a variant, in `OTHER_COLUMNS`."""
 MIN_NAME = 12
 """Characters that a name may take on any terminal."""
+GROUP_ROOM = 24
+"""What the bar leaves to the words about a group of workers."""
 OTHER_COLUMNS = 64
 """Room of everything but bar and curve."""
 MARKS = {
@@ -78,7 +80,12 @@ def _room(view: View, width: int, height: int, below: list[Text]) -> int:
 def _header(view: View) -> list[Text]:
     title = Text.assemble(("golf-launch ", "dim"), (view.name, "bold"))
     started = f"started {figures.ago(view.now - view.created_at)}"
-    return [title, Text.assemble(counts(view), (f"  {started}", "dim"))]
+    lines = [title, Text.assemble(counts(view), (f"  {started}", "dim"))]
+    if view.silence is not None:
+        heard = view.silence.heard_at
+        age = "" if heard is None else f"; it last did {figures.ago(view.now - heard)}"
+        lines.append(Text(f"{view.silence.reason}{age}", style="yellow"))
+    return lines
 
 
 def counts(view: View) -> Text:
@@ -207,8 +214,11 @@ def _progress(view: SeedView, bar_width: int, wide: bool) -> Text:
     else:
         counts = f" {progress.step or 0}/{progress.num_steps}"
     again = f" ↻{progress.recoveries}" if progress.recoveries else ""
+    group = _group(progress, wide)
+    if group:
+        bar_width = max(8, bar_width - GROUP_ROOM)
     text = bar(progress.fraction, bar_width).append(counts).append(again, style="yellow")
-    return text.append_text(_group(progress, wide))
+    return text.append_text(group)
 
 
 def _group(progress: Progress, wide: bool) -> Text:
@@ -241,7 +251,8 @@ def groups(view: View) -> list[Text]:
         told = f"{progress.alive} of {len(progress.busy)} workers on {hosts}, busy {busy}"
         if progress.recoveries:
             times = "once" if progress.recoveries == 1 else f"{progress.recoveries} times"
-            told += f"; rebuilt {times}, lastly {progress.last_loss}"
+            now = " and is being rebuilt" if progress.rebuilding else ""
+            told += f"; lost {times}{now}, lastly {progress.last_loss}"
         lines.append(Text.assemble((f"seed {seed.name}  ", "bold"), told))
     return lines
 

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from golf.config import ContainerConfig
 from launcher.checks import Check, Verdict
-from launcher.cluster_checks import LOCAL_FOLDERS, nodes_down
+from launcher.cluster_checks import LOCAL_FOLDERS, estimate, nodes_down
 from launcher.executors.slurm_refusals import fix_of
 from launcher.profile import Profile, default_path
 from launcher.runtimes import ENTRYPOINT, Contained, runtime_of, same_path
@@ -107,7 +107,7 @@ def _submission(profile: Profile) -> Check:
     done = _call(*words, "--wrap=true")
     told = " ".join(done.stderr.split())
     if done.returncode == 0:
-        return _ok("submission", told.removeprefix("sbatch: "))
+        return _ok("submission", f"a small job {estimate(told)}")
     down = nodes_down(profile.slurm.partition) if "node configuration" in told else ""
     if down:
         fix = "wait until they are back"

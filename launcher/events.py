@@ -34,13 +34,24 @@ class EventStream:
         self._progress_every_s = progress_every_s
         self._told: dict[str, tuple[Any, ...]] = {}
         self._progress_at: dict[str, float] = {}
+        self._silence_told = ""
 
     def take(self, view: View) -> Iterator[dict[str, Any]]:
         """The events that this view adds to those before."""
+        yield from self._silence(view)
         for stage in view.stages:
             yield from self._stage(stage, view.now)
         for seed in view.seeds:
             yield from self._progress(seed, view.now)
+
+    def _silence(self, view: View) -> Iterator[dict[str, Any]]:
+        """That the scheduler does not answer, and that it does again; once each."""
+        reason = view.silence.reason if view.silence is not None else ""
+        if bool(reason) == bool(self._silence_told):
+            return
+        self._silence_told = reason
+        text = reason or "the scheduler answers again"
+        yield {"event": "notice", "time": view.now, "silent": bool(reason), "text": text}
 
     def _stage(self, stage: StageView, now: float) -> Iterator[dict[str, Any]]:
         status = stage.status
@@ -49,7 +60,7 @@ class EventStream:
             return
         self._told[stage.key] = facts
         event: dict[str, Any] = {"event": "state", "time": now, **_facts(stage)}
-        if status.state in (State.FAILED, State.LOST):
+        if stage.log_tail or status.state in (State.FAILED, State.LOST):
             event |= {"log": str(stage.log), "log_tail": list(stage.log_tail)}
         yield event
 
@@ -75,6 +86,7 @@ def plain_view(view: View) -> dict[str, Any]:
         "experiment": view.name,
         "time": view.now,
         "over": view.is_over,
+        "silence": None if view.silence is None else dataclasses.asdict(view.silence),
         "seeds": [
             {
                 "seed": seed.seed,
@@ -116,6 +128,9 @@ def _facts(stage: StageView) -> dict[str, Any]:
 def plain_lines(event: dict[str, Any]) -> Iterator[str]:
     """An event as text for a log file or a pipe."""
     stamp = time.strftime("%H:%M:%S", time.localtime(event["time"]))
+    if event["event"] == "notice":
+        yield f"{stamp}  {event['text']}"
+        return
     if event["event"] == "progress":
         yield f"{stamp}  {event['stage']:<12} {_progress_text(event)}"
         return

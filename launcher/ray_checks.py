@@ -3,6 +3,8 @@
 1. Without a container: in the interpreter that runs the jobs, where that is the launcher's own.
 2. In an image that is a folder here: in the list of its contents, which its build leaves behind.
 3. Elsewhere only a node can tell: `golf-launch doctor --job`.
+
+And has each worker a core of its own?
 """
 
 from __future__ import annotations
@@ -21,14 +23,33 @@ def ray_checks(job: Job, python: str = "") -> tuple[Check, ...]:
     """A line on Ray, where the job wants it; `python` is the site's own interpreter, if any."""
     if not job.fanout.workers:
         return ()
-    if job.container.runtime != "none":
-        return (_in_image(job.container),)
+    return (_ray(job.container, python), *_crowded(job))
+
+
+def _crowded(job: Job) -> tuple[Check, ...]:
+    """Workers that would share a core, and wait for each other in every step."""
+    workers, cores = job.fanout.workers_per_node, job.resources.cpus_per_task
+    if workers <= cores:
+        return ()
+    return (
+        Check(
+            name="workers",
+            verdict=Verdict.WARN,
+            figure=f"{workers} a node, on {cores} core{'s' if cores > 1 else ''}",
+            fix=f"--set resources.cpus_per_task={workers} gives each one of its own",
+        ),
+    )
+
+
+def _ray(container: ContainerConfig, python: str) -> Check:
+    if container.runtime != "none":
+        return _in_image(container)
     if python:
-        return (_told_by_doctor(python),)
+        return _told_by_doctor(python)
     if importlib.util.find_spec("ray") is None:
         fix = "install it beside golf-launch, as in pip install ray, or --set fanout.workers=0"
-        return (_fail("not installed here", fix),)
-    return (Check(name="Ray", verdict=Verdict.OK, figure="installed"),)
+        return _fail("not installed here", fix)
+    return Check(name="Ray", verdict=Verdict.OK, figure="installed")
 
 
 def _in_image(container: ContainerConfig) -> Check:

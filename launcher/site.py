@@ -64,8 +64,16 @@ class SlurmSite:
         return (*checks, *ray_checks(plan.job, self._profile.site.python))
 
     def scripts(self, plan: Plan) -> Iterator[str]:
-        for kind, text, _ in self._rendered(plan):
-            yield f"\n# ---- sbatch script of a {kind} job ----\n{text}"
+        """One of each kind; what is the same in all of them stands in the first only."""
+        from launcher.executors.slurm_script import common_part
+
+        common = common_part().strip()
+        for number, (kind, text, _) in enumerate(self._rendered(plan)):
+            if number:
+                assert common in text
+                text = text.replace(common, "# ... and from here on as in the first script")
+            article = "an" if kind[0] in "aeiou" else "a"
+            yield f"\n# ---- sbatch script of {article} {kind} job ----\n{text.strip()}"
 
     def _tests(self, plan: Plan) -> Iterator[tuple[str, str]]:
         for kind, _, test in self._rendered(plan):

@@ -11,10 +11,14 @@ The truth is taken in this order:
 
 from __future__ import annotations
 
+import dataclasses
+import errno
+import os
 import socket
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 from typing import Any
 
 from golf.records import StagePaths, read_json
@@ -22,6 +26,8 @@ from launcher.processes import is_alive
 
 HEARTBEAT_LIMIT_S = 60.0
 """A stage on another machine that has been silent for longer counts as lost."""
+FULL_BYTES = 64 * 1024
+"""With less disk than this a stage could not even say why it failed."""
 SUBMISSION_LIMIT_S = 30.0
 """A launcher that announced a job and has not named it after this long was interrupted."""
 
@@ -105,6 +111,23 @@ def read_status(
 
     Who holds the experiment's lock knows that nobody is submitting: `submission_limit_s` = 0.
     """
+    status = _judge(paths, job, now, submission_limit_s)
+    wrong = status.state in (State.FAILED, State.LOST)
+    full = os.strerror(errno.ENOSPC)
+    if wrong and full not in status.reason and _free_bytes(paths.root) < FULL_BYTES:
+        return dataclasses.replace(status, reason=f"{status.reason}; {full} in {paths.root}")
+    return status
+
+
+def _free_bytes(folder: Path) -> int:
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    disk = os.statvfs(there)
+    return disk.f_bavail * disk.f_frsize
+
+
+def _judge(
+    paths: StagePaths, job: Observation | None, now: float, submission_limit_s: float
+) -> StageStatus:
     raw = read_json(paths.status)
     if raw is None:
         return _unspoken({}, job, now, submission_limit_s)
@@ -124,7 +147,7 @@ def read_status(
     # It may have written its last word between our reading and our looking for the process.
     latest = read_json(paths.status)
     if latest != raw:
-        return read_status(paths, job, now, submission_limit_s)
+        return _judge(paths, job, now, submission_limit_s)
     return _lost(raw, f"process {raw['pid']} is gone", now)
 
 

@@ -3,6 +3,7 @@
 1. `train_gpt.py`: the file that the experiment made of its own copy of the code (`golf.bundle`). It
    runs alone, and its bytes are those that every seed's gate has counted.
 2. A log a seed, `submission.json`, `requirements.txt` and a README made of the report.
+3. What was chosen from a sweep says so, with the sweep's whole ranking.
 """
 
 from __future__ import annotations
@@ -16,14 +17,23 @@ from golf.records import read_json, replace_file, write_json
 from launcher.errors import LaunchError
 from launcher.experiment import Runs
 from launcher.report import Report
+from launcher.reporting import sweep_tables
 from launcher.reporting.scores import SeedScore
 from launcher.reporting.tables import markdown
 from launcher.states import State
+from launcher.sweep_report import SweepReport
+from launcher.text_table import markdown_rows
 
 REQUIREMENTS = ("numpy", "safetensors", "sentencepiece", "torch>=2.7", "zstandard")
 
 
-def write(runs: Runs, report: Report, out: Path, author: dict[str, str]) -> Path:
+def write(
+    runs: Runs,
+    report: Report,
+    out: Path,
+    author: dict[str, str],
+    sweep: SweepReport | None = None,
+) -> Path:
     """Write the folder; returns the path of its `submission.json`.
 
     Raises:
@@ -37,7 +47,7 @@ def write(runs: Runs, report: Report, out: Path, author: dict[str, str]) -> Path
         )
     if out.exists() and any(out.iterdir()):
         raise LaunchError(f"{out} is not empty; name another folder with --out")
-    script = runs.paths.script.read_bytes()
+    script = _script(runs)
     code_bytes = _counted_code(report, len(script))
     with replace_file(out / "train_gpt.py") as temporary:
         temporary.write_bytes(script)
@@ -46,10 +56,32 @@ def write(runs: Runs, report: Report, out: Path, author: dict[str, str]) -> Path
     _write(out / "requirements.txt", "\n".join(REQUIREMENTS) + "\n")
     for seed, score in scores.items():
         _write(out / f"train_seed{seed}.log", _log(runs, seed, score, sizes[seed]))
-    _write(out / "README.md", _readme(report, code_bytes, max(sizes.values())))
+    readme = _readme(report, code_bytes, max(sizes.values()))
+    content = _submission(report, scores, sizes, code_bytes, author)
+    if sweep is not None:
+        readme += _chosen(sweep)
+        content["sweep"] = {
+            place.variant: place.bpb.mean if place.bpb else None for place in sweep.ranking
+        }
+    _write(out / "README.md", readme)
     path = out / "submission.json"
-    write_json(path, _submission(report, scores, sizes, code_bytes, author))
+    write_json(path, content)
     return path
+
+
+def _script(runs: Runs) -> bytes:
+    """The file that ships.
+
+    Raises:
+        LaunchError: it is not there.
+    """
+    try:
+        return runs.paths.script.read_bytes()
+    except FileNotFoundError:
+        raise LaunchError(
+            f"{runs.paths.script} is missing: {runs.name} is older than the file that ships, or "
+            "lost it; launch it again with this version"
+        ) from None
 
 
 def _counted_code(report: Report, size: int) -> int:
@@ -132,6 +164,14 @@ def _submission(
         "hardware": f"{first.num_devices} x {first.device}",
         "attention": first.attention,
     }
+
+
+def _chosen(sweep: SweepReport) -> str:
+    """The ranking from which a variant was chosen."""
+    ranking = sweep_tables.ranking(sweep)
+    lines = ["", "## Chosen from a sweep", "", ranking.title + ":", "", *markdown_rows(ranking)]
+    lines += ["", *(f"- {name}: {text}" for name, text in sweep_tables.significance(sweep))]
+    return "\n".join(lines) + "\n"
 
 
 def _readme(report: Report, code_bytes: int, total_bytes: int) -> str:

@@ -16,7 +16,7 @@ from pathlib import Path
 from golf.records import read_json
 from launcher.attempts import Attempt, read_attempts
 from launcher.clock import Clock
-from launcher.executors.base import Executor
+from launcher.executors.base import Executor, Silence
 from launcher.experiment import Experiment, Runs
 from launcher.job_output import job_outputs
 from launcher.progress import Progress, TrainProgress, eval_progress
@@ -28,7 +28,7 @@ from launcher.tails import tail_lines
 POLL_S = 1.0
 """Local files cost nothing to read; a scheduler is asked more rarely."""
 LOG_TAIL_LINES = 8
-WRONG = frozenset({State.FAILED, State.LOST})
+WRONG = frozenset({State.FAILED, State.LOST, State.CANCELLED})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +42,7 @@ class StageView:
     status: StageStatus
     log: Path
     log_tail: tuple[str, ...] = ()
-    """Filled where the stage went wrong."""
+    """Filled where the stage went wrong or was cancelled."""
     attempts: tuple[Attempt, ...] = ()
     """As its jobs noted them, where they may be put back into a queue."""
 
@@ -83,6 +83,8 @@ class View:
     created_at: float
     prepare: StageView | None
     seeds: tuple[SeedView, ...]
+    silence: Silence | None = None
+    """Why states may be old."""
 
     @property
     def name(self) -> str:
@@ -140,6 +142,7 @@ class Watcher:
                 for runs in self._experiment.runs
                 for seed in runs.seeds
             ),
+            silence=self._executor.silence(),
         )
 
     def _stage(self, stage: Stage, statuses: dict[str, StageStatus]) -> StageView:

@@ -26,11 +26,14 @@ def main(arguments: argparse.Namespace) -> int:
     from launcher.executors.choice import executor_of
     from launcher.report import collect
     from launcher.submission import write
+    from launcher.sweep_report import collect_sweep
 
     experiment, variant = shared.variant_of(arguments)
-    report = collect(experiment, executor_of(experiment), variant)
+    executor = executor_of(experiment)
+    report = collect(experiment, executor, variant)
     signed = {**_author(arguments), "name": arguments.name, "blurb": arguments.blurb}
-    path = write(experiment.runs_of(variant), report, arguments.out, signed)
+    sweep = collect_sweep(experiment, executor) if experiment.is_sweep else None
+    path = write(experiment.runs_of(variant), report, arguments.out, signed, sweep)
     print(report.verdict)
     for found in sorted(path.parent.iterdir()):
         print(f"{found.stat().st_size:>10,}  {hints.short(found)}")

@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from launcher.stage import Stage
 from launcher.states import Observation
+
+
+@dataclass(frozen=True, kw_only=True)
+class Silence:
+    """The place does not answer; what is told of its jobs is old."""
+
+    reason: str
+    heard_at: float | None
+    """When it last answered, in seconds since the epoch; None for never."""
 
 
 class Executor(Protocol):
@@ -39,6 +49,9 @@ class Executor(Protocol):
 
     def observe(self, now: float) -> dict[str, Observation]:
         """Every submitted job as the place sees it, by stage; one question for all of them."""
+
+    def silence(self) -> Silence | None:
+        """Why and since when the place has not answered, if it did not at the latest look."""
 
     def cancel(self, stages: Sequence[str]) -> None:
         """Ask these stages' jobs to stop with a checkpoint; those that have ended are left alone.

@@ -19,6 +19,7 @@ from pathlib import Path
 from golf.records import read_json
 from launcher.errors import LaunchError
 from launcher.executors import slots
+from launcher.executors.base import Silence
 from launcher.executors.local_job import LocalRequest, observe
 from launcher.experiment import Experiment, Submission
 from launcher.machine import Machine
@@ -83,6 +84,9 @@ class LocalExecutor:
 
     def observe(self, now: float) -> dict[str, Observation]:
         return {key: observe(job, now) for key, job in self._experiment.submissions().items()}
+
+    def silence(self) -> Silence | None:
+        return None
 
     def cancel(self, stages: Sequence[str]) -> None:
         submissions = self._experiment.submissions()

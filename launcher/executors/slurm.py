@@ -16,6 +16,7 @@ from pathlib import Path
 
 from golf.records import read_json, read_lines
 from launcher.errors import LaunchError
+from launcher.executors.base import Silence
 from launcher.executors.slurm_batches import Batch, make_batches, write_batch, written_batches
 from launcher.executors.slurm_ended import EndedJobs
 from launcher.executors.slurm_queue import Answer, Job, Queue, array_limit
@@ -51,6 +52,7 @@ class SlurmExecutor:
         self._queue = Queue(profile.slurm.poll_seconds, profile.slurm.slowest_poll_seconds)
         self._ended = EndedJobs(experiment.paths.jobs / "ended.jsonl")
         self._released: set[tuple[str, int]] = set()
+        self._seen: set[str] = set()
 
     # ---- submit ----
 
@@ -70,7 +72,6 @@ class SlurmExecutor:
                 ids[stage.key] = batch.task_id(job_id, index)
                 self._record(stage.key, ids[stage.key])
             num_submitted += len(batch.stages)
-        self._queue.forget()
 
     def _batches(self, stages: Sequence[Stage], under_way: dict[str, str]) -> tuple[Batch, ...]:
         array_from = self._launch.profile.slurm.array_from
@@ -110,6 +111,7 @@ class SlurmExecutor:
         )
 
     def adopt(self) -> None:
+        self._queue.forget()
         answer = self._queue.look(time.time())
         if answer.asked_at is None or answer.problem:
             raise LaunchError(
@@ -132,8 +134,12 @@ class SlurmExecutor:
     # ---- observe ----
 
     def observe(self, now: float) -> dict[str, Observation]:
-        answer = self._queue.look(now)
         ids = {key: job.job_id for key, job in self._experiment.submissions().items()}
+        if not self._seen.issuperset(ids.values()):
+            # Submitted since the last question, by us or in another shell.
+            self._seen.update(ids.values())
+            self._queue.forget()
+        answer = self._queue.look(now)
         for key, job in self._unrecorded(answer):
             ids.setdefault(key, job.id)
         missing = [
@@ -152,6 +158,12 @@ class SlurmExecutor:
             )
             for key, job_id in ids.items()
         }
+
+    def silence(self) -> Silence | None:
+        answer = self._queue.last
+        if not answer.problem:
+            return None
+        return Silence(reason=f"Slurm does not answer: {answer.problem}", heard_at=answer.asked_at)
 
     def _release(self, ids: Mapping[str, str], answer: Answer) -> None:
         """Let jobs start that were put back into the queue and are held there.
@@ -198,7 +210,8 @@ class SlurmExecutor:
             seen_at=seen_at,
             rules=True,
             reason=self._reason(key, job, seen_at),
-            began_at=now if state is State.WAITING else job.started_at,
+            # A waiting job's stage may have begun to speak since Slurm was asked.
+            began_at=seen_at if state is State.WAITING else job.started_at,
         )
 
     def _reason(self, key: str, job: Job, seen_at: float) -> str:

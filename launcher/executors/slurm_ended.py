@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 from collections.abc import Iterable
@@ -27,7 +28,9 @@ class EndedJobs:
         if not fresh:
             return
         self._jobs |= {job.id: job for job in fresh}
-        self._path.parent.mkdir(exist_ok=True)
-        with self._path.open("ab", buffering=0) as file:
-            lines = (json.dumps(dataclasses.asdict(job)) for job in fresh)
-            file.write("".join(f"{line}\n" for line in lines).encode())
+        lines = (json.dumps(dataclasses.asdict(job)) for job in fresh)
+        # What cannot be written, on a full disk, this watcher still remembers.
+        with contextlib.suppress(OSError):
+            self._path.parent.mkdir(exist_ok=True)
+            with self._path.open("ab", buffering=0) as file:
+                file.write("".join(f"{line}\n" for line in lines).encode())

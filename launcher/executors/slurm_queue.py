@@ -67,6 +67,11 @@ class Queue:
         self._has_sacct = True
         self.num_calls = 0
 
+    @property
+    def last(self) -> Answer:
+        """The latest answer, as old as it may be."""
+        return self._answer
+
     def look(self, now: float) -> Answer:
         """The user's jobs, asked again if it is time."""
         if now < self._due_at:

@@ -18,16 +18,16 @@ KEYS = (
 )
 """Words of sbatch, and the key of `[slurm]` whose value it refused."""
 OTHERS = (
-    ("unrecognized option '--([a-z0-9-]+)", "take {0} out of slurm.sbatch in the profile"),
-    ("licen[sc]e", "mend licenses in slurm.sbatch of the profile"),
-    ("wckey", "set wckey in slurm.sbatch of the profile"),
-    ("time limit", "lower resources.time_minutes, or choose another slurm.partition or slurm.qos"),
-    ("memory", "lower resources.mem_gb, or set slurm.request_memory = false in the profile"),
     (
         "submitjoblimit|submit job limit|accounting/qos policy",
         "a limit of the account or QOS (slurm.account, slurm.qos of the profile) is reached; wait "
         "until jobs have ended, or ask for less",
     ),
+    ("unrecognized option '--([a-z0-9-]+)", "take {0} out of slurm.sbatch in the profile"),
+    ("licen[sc]e", "mend licenses in slurm.sbatch of the profile"),
+    ("wckey", "set wckey in slurm.sbatch of the profile"),
+    ("time limit", "lower resources.time_minutes, or choose another slurm.partition or slurm.qos"),
+    ("memory", "lower resources.mem_gb, or set slurm.request_memory = false in the profile"),
     (
         "node configuration",
         "lower resources.* (gpus_per_node, cpus_per_task, mem_gb, time_minutes) or mend gpu_type, "

@@ -119,6 +119,11 @@ def _comment(batch: Batch) -> str:
     return f"golf-launch {stage.kind}{f' of seed {seeds}' if seeds else ''}"[:250]
 
 
+def common_part() -> str:
+    """The end of every script."""
+    return resources.files("launcher.executors").joinpath("slurm_batch.sh").read_text()
+
+
 def body(launch: Launch, batch: Batch) -> str:
     """Everything below the header."""
     stage, slurm = batch.stages[0], launch.profile.slurm
@@ -144,8 +149,7 @@ def body(launch: Launch, batch: Batch) -> str:
         f"cd {shlex.quote(str(launch.paths.code))}",
         "",
     ]
-    script = resources.files("launcher.executors").joinpath("slurm_batch.sh").read_text()
-    return "\n".join(lines) + "\n" + script
+    return "\n".join(lines) + "\n" + common_part()
 
 
 def _env(launch: Launch) -> dict[str, str]:

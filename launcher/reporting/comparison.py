@@ -216,7 +216,8 @@ def _more_seeds(comparison: Comparison, outcome: Outcome) -> str:
     more = wanted - outcome.count
     if more <= 0:
         return "; a few more seeds may settle it"
-    return f"; about {more} more seeds would settle it, if the difference holds"
+    seeds = "1 more seed" if more == 1 else f"{more} more seeds"
+    return f"; about {seeds} would settle it, if the difference holds"
 
 
 def p_text(p: float) -> str:

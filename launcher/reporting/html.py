@@ -98,7 +98,7 @@ def cards(report: Report) -> Iterator[str]:
     yield card("Artifact bytes", charts.artifact(report) + _legend(parts))
     yield card("Scores", draw_table(tables.scores(report)), wide=True)
     yield card("Rules, on the worst seed", draw_table(tables.rules(report.gates)), wide=True)
-    yield card("Runs", draw_table(tables.runs(report)), wide=True)
+    yield card("Runs", draw_table(tables.runs([report])), wide=True)
     bad = [seed for seed in report.seeds if seed.state is not State.DONE]
     if bad:
         facts = [(f"{s.seed} {s.state}", f"{s.reason or 'no reason given'} ({s.log})") for s in bad]

@@ -60,7 +60,9 @@ def ticks(low: float, high: float, count: int = 5) -> list[float]:
     if not high > low:
         return [low]
     power = 10.0 ** math.floor(math.log10((high - low) / count))
-    steps = [power * factor for factor in (1, 2, 2.5, 5, 10)]
+    # 2.5 would stand between steps or chunks, and be written as a whole number.
+    factors = (1, 2, 5, 10) if power == 1 else (1, 2, 2.5, 5, 10)
+    steps = [power * factor for factor in factors]
     step = min(steps, key=lambda each: abs((high - low) / each - count))
     first = math.ceil(low / step - 1e-9)
     return [

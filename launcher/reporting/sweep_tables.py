@@ -77,9 +77,7 @@ def significance(report: SweepReport) -> tuple[tuple[str, str], ...]:
 
 def runs(report: SweepReport) -> TextTable:
     """The runs of all variants."""
-    parts = [(variant.variant, tables.runs(variant)) for variant in report.variants]
-    rows = [(f"{key} {row[0]}", *row[1:]) for key, part in parts for row in part.rows]
-    return TextTable(title="Runs", header=("run", *parts[0][1].header[1:]), rows=tuple(rows))
+    return tables.runs(report.variants, "run")
 
 
 def outside_rule(report: SweepReport) -> tuple[str, ...]:

@@ -32,7 +32,7 @@ SCORES_NOTE = (
 
 def tables(report: Report) -> tuple[TextTable, ...]:
     """Scores, runs and rules."""
-    return scores(report), runs(report), rules(report.gates)
+    return scores(report), runs([report]), rules(report.gates)
 
 
 def significance(report: Report) -> tuple[tuple[str, str], ...]:
@@ -84,10 +84,11 @@ def _score_cells(seed: SeedReport) -> Iterator[str]:
         yield figures.number(score.val_bpb if score else None)
 
 
-def runs(report: Report) -> TextTable:
-    lossy = any(seed.recoveries for seed in report.seeds)
+def runs(reports: Sequence[Report], who: str = "seed") -> TextTable:
+    """The runs of an experiment, or of all variants of a sweep."""
+    lossy = any(seed.recoveries for report in reports for seed in report.seeds)
     header = (
-        "seed",
+        who,
         "state",
         "steps",
         "train s",
@@ -100,7 +101,7 @@ def runs(report: Report) -> TextTable:
     )
     rows = tuple(
         (
-            str(seed.seed),
+            f"{report.variant} {seed.seed}".strip() if who != "seed" else str(seed.seed),
             str(seed.state),
             _count(seed.steps),
             figures.number(seed.train_seconds, 1),
@@ -111,6 +112,7 @@ def runs(report: Report) -> TextTable:
             figures.NONE if seed.ledger == "not verified" else seed.ledger,
             *((str(seed.recoveries),) if lossy else ()),
         )
+        for report in reports
         for seed in report.seeds
     )
     return TextTable(title="Runs", header=header, rows=rows)
@@ -156,7 +158,7 @@ def draw(report: Report) -> RenderableType:
     """The report for a terminal; the verdict comes first."""
     parts: list[RenderableType] = [draw_verdict(report), Text(), _draw_scores(scores(report))]
     parts += [Text(), draw_facts("Significance", significance(report))]
-    parts += [Text(), text_table.draw(runs(report))]
+    parts += [Text(), text_table.draw(runs([report]))]
     courses = _courses(report)
     if courses.rows:
         parts += [Text(), text_table.draw(courses)]

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lab import Lab, stage, train_and_eval
+from lab import FakeClock, Lab, stage, train_and_eval
 from slurm_site import SlurmSite
 
 from golf.config import Job, JobConfig, ResourcesConfig
@@ -19,6 +19,7 @@ from launcher.stage import Stage
 from launcher.states import ACTIVE, TERMINAL, StageStatus, State
 from launcher.submit import read_statuses
 from launcher.sweep import Variant
+from launcher.watch import StageView, Watcher
 
 LIMIT_S = 90.0
 SMALL = ResourcesConfig(gpus_per_node=0, cpus_per_task=1, mem_gb=1, time_minutes=10)
@@ -110,6 +111,26 @@ class ClusterLab:
 
     def statuses(self, experiment: Experiment, executor: SlurmExecutor) -> dict[str, StageStatus]:
         return read_statuses(experiment, executor, time.time())
+
+    def told_within_two_polls(
+        self, experiment: Experiment, executor: SlurmExecutor, key: str
+    ) -> StageView:
+        """A stage as a watcher tells it at the second look, at the latest, after its job's end."""
+        job_id = self.job_id(experiment, key)
+        words = ("squeue", "--noheader", "--states=all", "--format=%i %T")
+
+        def is_over() -> bool:
+            lines = self.site.call(*words).stdout.splitlines()
+            states = dict(line.split() for line in lines)
+            return states.get(job_id, "GONE") not in ("PENDING", "RUNNING", "COMPLETING")
+
+        self.site.wait_until(is_over, f"job {job_id} to end", LIMIT_S)
+        clock = FakeClock(time.time())
+        watcher = Watcher(experiment, executor, clock)
+        for _ in range(2):
+            view = watcher.look()
+            clock.sleep(PROFILE.slurm.slowest_poll_seconds)
+        return next(s for seed in view.seeds for s in seed.stages if s.key == key)
 
     def log(self, experiment: Experiment, key: str) -> str:
         path = experiment.paths.stage(key).log

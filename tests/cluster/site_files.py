@@ -35,7 +35,7 @@ ReturnToService=2
 # Short times, so that tests need not wait for what sites wait minutes for.
 SlurmdTimeout=8
 SlurmctldTimeout=10
-KillWait=10
+KillWait=5
 MinJobAge={min_job_age}
 InactiveLimit=0
 JobAcctGatherType=jobacct_gather/linux

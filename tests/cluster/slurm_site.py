@@ -107,8 +107,9 @@ class SlurmSite:
             "the cluster to be registered",
         )
 
-    def start_controller(self) -> None:
-        self._spawn("slurmctld", ["slurmctld", "-D"])
+    def start_controller(self, *, forget: bool = False) -> None:
+        """`forget`: as after the loss of its state, without a single job."""
+        self._spawn("slurmctld", ["slurmctld", "-D", *(["-c"] if forget else [])])
         self.wait_until(self.controller_answers, "slurmctld to answer")
 
     def stop_controller(self) -> None:

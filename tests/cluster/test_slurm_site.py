@@ -56,6 +56,8 @@ def test_a_dry_run_shows_the_scripts_and_slurm_s_own_estimate(
     assert "would start at" in shown
     assert "#SBATCH --signal=B:USR2@120" in shown
     assert "-m golf stage" in shown
+    assert shown.count("#SBATCH --job-name") == 3, "data, training, evaluation"
+    assert shown.count("put_back()") == 1, "what they have in common stands in the first"
     assert lab.site.call("squeue", "-h").stdout == ""
     assert not lab.runs.exists(), "nothing is written"
 
@@ -69,6 +71,25 @@ def test_what_slurm_could_never_start_is_refused_before_anything_is_registered(
         capsys.readouterr().out.split()
     )
     assert not lab.runs.exists()
+
+
+def test_a_drained_site_gives_no_estimate_and_takes_the_jobs_all_the_same(
+    profile: Path, lab: ClusterLab, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for node in ("node1", "node2"):
+        lab.site.call("scontrol", "update", f"NodeName={node}", "State=DRAIN", "Reason=t")
+    assert main(["plan", "smoke", "--seeds", "1,2", "--profile", str(profile)]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "Slurm gives no estimate, because no node of main can take a job now: 2 drained" in shown
+
+
+def test_a_job_that_would_be_warned_as_it_starts_is_refused(
+    profile: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["plan", "smoke", "--seeds", "1,2", "--profile", str(profile)]
+    assert main([*words, "--set", "resources.time_minutes=3"]) == 2
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "raise resources.time_minutes, or lower slurm.signal_seconds" in shown
 
 
 def test_slurm_is_asked_once_an_interval_however_many_seeds_there_are(lab: ClusterLab) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -87,6 +88,19 @@ def test_a_failed_command_ends_the_stage_with_its_exit_code(tmp_path: Path) -> N
     told = status(tmp_path)
     assert (told["state"], told["command"]) == ("failed", "verify")
     assert told["reason"] == "verify exited with code 3"
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_or_quota_is_told_by_name_and_only_by_the_command_that_met_it(
+    number: int, tmp_path: Path
+) -> None:
+    code = f"import os; raise OSError({number}, os.strerror({number}))"
+    write_spec(tmp_path, command(code, "train"))
+    assert run_stage(tmp_path) == 1
+    assert status(tmp_path)["reason"] == f"train exited with code 1: {os.strerror(number)}"
+    write_spec(tmp_path, command("raise SystemExit(1)", "train"))
+    assert run_stage(tmp_path) == 1
+    assert status(tmp_path)["reason"] == "train exited with code 1"
 
 
 def test_a_second_attempt_skips_what_is_done_and_repeats_what_is_not(tmp_path: Path) -> None:

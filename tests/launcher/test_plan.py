@@ -105,18 +105,21 @@ def test_nodes_of_an_evaluation_cost_gpu_hours(tmp_path: Path) -> None:
     assert hours == [16.0, 24.0]
 
 
-def test_an_image_without_ray_is_refused_before_the_job_fans_out(tmp_path: Path) -> None:
+def test_an_image_without_ray_is_refused_and_workers_without_a_core_are_told(
+    tmp_path: Path,
+) -> None:
     contents = tmp_path / "opt/golf-launch/contents.txt"
     contents.parent.mkdir(parents=True)
     contents.write_text("arrayprep==1\ntorch==2.13.0\n")
     container = ContainerConfig(runtime="charliecloud", image=str(tmp_path))
     job = dataclasses.replace(over_two_nodes(), container=container)
-    assert [check.verdict for check in ray_checks(job)] == [Verdict.FAIL]
+    assert ray_checks(job)[0].verdict is Verdict.FAIL
     contents.write_text("ray==2.60.0\n")
-    [check] = ray_checks(job)
+    check, crowded = ray_checks(job)
+    assert (crowded.verdict, crowded.figure) == (Verdict.WARN, "2 a node, on 1 core")
     assert (check.verdict, check.figure) == (Verdict.OK, f"2.60.0 in {tmp_path}")
     elsewhere = dataclasses.replace(container, image="/images/golf.sqfs")
-    [check] = ray_checks(dataclasses.replace(job, container=elsewhere))
+    check, _ = ray_checks(dataclasses.replace(job, container=elsewhere))
     assert "doctor --job" in check.figure
     assert ray_checks(smoke()) == ()
 

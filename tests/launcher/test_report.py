@@ -246,10 +246,10 @@ def test_json_markdown_and_terminal_show_the_same_numbers(experiment: Experiment
 def test_groups_of_workers_that_were_lost_and_survived_are_told(experiment: Experiment) -> None:
     for seed in SEEDS:
         finish(experiment, seed)
-    assert "recovered" not in tables.runs(report_of(experiment)).header
+    assert "recovered" not in tables.runs([report_of(experiment)]).header
     path = experiment.paths.evaluation(42, "ttt").result
     write_json(path, json.loads(path.read_text()) | {"recoveries": [{"chunk": 3}, {"chunk": 5}]})
-    table = tables.runs(report_of(experiment))
+    table = tables.runs([report_of(experiment)])
     assert table.header[-1] == "recovered"
     assert [row[-1] for row in table.rows] == ["0", "2", "0"]
 

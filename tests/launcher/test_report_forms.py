@@ -50,6 +50,7 @@ DRAWN = {
     r"curves/.*": "curves",
     r"seeds/\d+/group_bytes/\w+": "widths of bars",
     r"seeds/\d+/attempts/\w+": "the dashboard's, for whom watches",
+    r"seeds/\d+/recoveries": "a column where there are any",
     r"seeds/\d+/(last_step_began_s|quantize_seconds)": "a gate's figure, of the worst seed",
     r"seeds/\d+/(validation/.*|num_devices|exit_code)": "what was evaluated, in a gate's note",
     r"(created_at|collected_at)": "a date",

@@ -87,7 +87,12 @@ def test_names_cannot_break_the_page() -> None:
 
 @pytest.mark.parametrize(
     ("low", "high", "expected"),
-    [(0, 60, [0, 20, 40, 60]), (2.08, 2.29, [2.1, 2.15, 2.2, 2.25]), (5, 5, [5])],
+    [
+        (0, 60, [0, 20, 40, 60]),
+        (1, 14, [5, 10]),
+        (2.08, 2.29, [2.1, 2.15, 2.2, 2.25]),
+        (5, 5, [5]),
+    ],
 )
 def test_ticks_are_round_numbers(low: float, high: float, expected: list[float]) -> None:
     assert svg.ticks(low, high, 4) == pytest.approx(expected)

@@ -123,6 +123,20 @@ def test_done_is_the_only_good_end() -> None:
     assert not {State.PLANNED, State.WAITING, State.RUNNING} & TERMINAL
 
 
+def test_a_disk_without_space_is_a_reason_where_the_stage_could_give_none(
+    paths: StagePaths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = ruling(State.FAILED, reason="Slurm says FAILED")
+    write(paths, "running", host="elsewhere")
+    assert read(paths, ended).reason == "Slurm says FAILED"
+    full = os.statvfs_result((4096, 4096, 1000, 0, 0, 0, 0, 0, 0, 255))
+    monkeypatch.setattr(os, "statvfs", lambda _: full)
+    assert read(paths, ended).reason == (
+        f"Slurm says FAILED; No space left on device in {paths.root}"
+    )
+    assert "No space" not in read(paths, ruling(State.RUNNING)).reason
+
+
 def test_a_process_is_alive_until_it_ends_and_a_younger_one_with_its_number_is_another() -> None:
     assert is_alive(os.getpid(), time.time())
     assert not is_alive(ended_pid(), time.time())

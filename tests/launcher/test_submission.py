@@ -192,6 +192,9 @@ def test_a_file_that_was_changed_after_it_was_counted_is_not_submitted(
         finish(experiment, seed)
     assert main(["submission", str(experiment.paths.root), "--out", str(tmp_path / "x")]) == 2
     assert "its seeds counted 300" in capsys.readouterr().err
+    experiment.paths.script.unlink()
+    assert main(["submission", str(experiment.paths.root), "--out", str(tmp_path / "x")]) == 2
+    assert "launch it again" in capsys.readouterr().err
 
 
 def test_the_folder_says_what_the_experiment_measured(

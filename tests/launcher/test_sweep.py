@@ -17,7 +17,7 @@ from test_report import BPB, SEEDS, finish
 from test_watching import StillExecutor, say, text_of
 
 from golf.config import Job, job_from_sections, load_job
-from golf.records import write_json
+from golf.records import read_json, write_json
 from launcher.checks import Verdict
 from launcher.cli import main
 from launcher.errors import LaunchError
@@ -423,6 +423,18 @@ def test_the_worst_run_of_all_variants_is_held_against_each_rule(swept: Swept) -
             assert list(experiment.paths.root.glob(gate.evidence)), gate
 
 
+def test_the_runs_of_all_variants_are_one_table_with_the_same_columns(swept: Swept) -> None:
+    experiment = swept("ttt.lr=1.0,2.0")
+    finish_runs(experiment, {"lr=1.0": 0.0, "lr=2.0": 0.0})
+    result = experiment.runs[1].paths.evaluation(7, "ttt").result
+    write_json(result, (read_json(result) or {}) | {"recoveries": [{"chunk": 1}]})
+    table = sweep_tables.runs(report_of(experiment))
+    assert {len(row) for row in table.rows} == {len(table.header)}
+    recovered = {row[0]: row[table.header.index("recovered")] for row in table.rows}
+    assert recovered.pop("lr=2.0 7") == "1"
+    assert set(recovered.values()) == {"0"}
+
+
 def test_a_shared_model_is_counted_with_the_code_of_each_variants_own_job(swept: Swept) -> None:
     experiment = swept("ttt.lr=1.0,0.123456789")
     finish_runs(experiment, {"lr=1.0": 0.0, "lr=0.123456789": 0.0})
@@ -482,3 +494,5 @@ def test_a_variant_is_named_after_its_sweep_in_compare_and_submission(
     content = json.loads((out / "submission.json").read_text())
     assert content["val_bpb"] == pytest.approx(sum(BPB.values()) / 3 - 0.05)
     assert content["bytes_code"] == (out / "train_gpt.py").stat().st_size
+    assert list(content["sweep"]) == ["lr=2.0", "lr=1.0"]  # what else was tried is told
+    assert "| lr=1.0 | reference |" in (out / "README.md").read_text()

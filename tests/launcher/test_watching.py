@@ -18,6 +18,7 @@ from golf.config import ScheduleConfig
 from golf.records import TrainPaths, write_json
 from launcher import dashboard, figures
 from launcher.events import EventStream, plain_lines, plain_view
+from launcher.executors.base import Silence
 from launcher.experiment import Experiment
 from launcher.progress import TrainProgress, thin
 from launcher.states import Observation, State
@@ -29,12 +30,16 @@ class StillExecutor:
     """Knows of no jobs; every state comes from the stages' own files."""
 
     name = "still"
+    silent: Silence | None = None
 
     def submit(self, stages: Sequence[Any], lock: int) -> None:
         raise AssertionError("nothing is submitted here")
 
     def observe(self, now: float) -> dict[str, Observation]:
         return {}
+
+    def silence(self) -> Silence | None:
+        return self.silent
 
     def cancel(self, stages: Sequence[str]) -> None:
         raise AssertionError("nothing is cancelled here")
@@ -201,6 +206,62 @@ def test_a_view_tells_where_each_seed_stands(
     assert not view.is_over
 
 
+def test_a_scheduler_that_does_not_answer_is_told_with_the_age_of_what_it_said(
+    experiment: Experiment, clock: FakeClock
+) -> None:
+    executor = StillExecutor()
+    watcher, stream = Watcher(experiment, executor, clock), EventStream()
+    list(stream.take(watcher.look()))
+    executor.silent = Silence(reason="Slurm does not answer: refused", heard_at=clock.now())
+    clock.sleep(42)
+    view = watcher.look()
+    assert "Slurm does not answer: refused; it last did 42 s ago" in text_of(view)
+    [notice] = stream.take(view)
+    [line] = plain_lines(notice)
+    assert line.endswith("Slurm does not answer: refused")
+    assert plain_view(view)["silence"]["reason"] == "Slurm does not answer: refused"
+    assert list(stream.take(watcher.look())) == [], "told once"
+    executor.silent = None
+    [notice] = stream.take(watcher.look())
+    assert (notice["silent"], notice["text"]) == (False, "the scheduler answers again")
+
+
+def test_attempts_are_counted_from_the_notes_of_the_jobs(
+    experiment: Experiment, watcher: Watcher, clock: FakeClock
+) -> None:
+    notes = [
+        {"event": "started", "attempt": 1, "job": "12", "node": "n1", "exit_code": None, "time": 5},
+        {"event": "warned", "attempt": 1, "job": "12", "node": "n1", "exit_code": None, "time": 8},
+        {"event": "requeued", "attempt": 1, "job": "12", "node": "n1", "exit_code": 140, "time": 9},
+        {
+            "event": "started",
+            "attempt": 2,
+            "job": "12",
+            "node": "n2",
+            "exit_code": None,
+            "time": 20,
+        },
+    ]
+    root = experiment.paths.stage("7/train").root
+    append(root / "attempts.jsonl", "".join(json.dumps(note) + "\n" for note in notes))
+    say(experiment, "7/train", "running", clock.now(), command="train", attempt=1)
+    view = watcher.look()
+    stage = view.seeds[2].stages[0]
+    assert stage.num_attempts == 2
+    assert "train ×2" in text_of(view)
+    table = dashboard.attempts(view)
+    assert table is not None
+    console = Console(file=io.StringIO(), width=100, color_system=None)
+    console.print(table)
+    assert isinstance(console.file, io.StringIO)
+    _, first, second = console.file.getvalue().splitlines()
+    assert first.split()[:4] == ["7/train", "1", "12", "n1"]
+    assert first.endswith("0:04    warned, put back (exit code 140)")
+    assert second.split()[:3] == ["2", "12", "n2"]
+    told = plain_view(view)["stages"]
+    assert [len(s["attempts"]) for s in told if s["stage"] == "7/train"] == [2]
+
+
 def test_looking_ends_when_nothing_runs_or_waits(
     experiment: Experiment, watcher: Watcher, clock: FakeClock
 ) -> None:
@@ -282,7 +343,7 @@ def fanned_out(experiment: Experiment, clock: FakeClock) -> Path:
     ("width", "changes", "shown"),
     [
         pytest.param(80, {}, "3/12  2×93%", id="narrow"),
-        pytest.param(140, {}, "3/12  2 workers 93% busy", id="wide"),
+        pytest.param(112, {}, "3/12  2 workers 93% busy", id="wide"),
         pytest.param(
             140,
             {"workers": ADAPTER_AND_SCORERS},
@@ -292,7 +353,7 @@ def fanned_out(experiment: Experiment, clock: FakeClock) -> Path:
         pytest.param(80, {"workers": ADAPTER_AND_SCORERS}, "3/12  3×70%", id="pipelined, narrow"),
         pytest.param(80, {"recoveries": [LOSS, LOSS]}, "3/12 ↻2  2×93%", id="survived two losses"),
         pytest.param(
-            140,
+            112,
             {
                 "recoveries": [{**LOSS, "rebuild_s": None}],
                 "workers": [GROUP["workers"][0], {**GROUP["workers"][1], "alive": False}],
@@ -320,7 +381,7 @@ def test_status_names_the_workers_their_nodes_and_the_last_loss(
     write_json(fanned_out, GROUP | {"recoveries": [LOSS]})
     [line] = dashboard.groups(watcher.look())
     assert line.plain == (
-        "seed 42  2 of 2 workers on node1, node2, busy 95% 91%; rebuilt once, lastly in chunk 4: "
+        "seed 42  2 of 2 workers on node1, node2, busy 95% 91%; lost once, lastly in chunk 4: "
         "worker 1 (pid 11 on node2) died: killed"
     )
 
