@@ -187,7 +187,7 @@ class _Evaluation:
         self.progress.continue_from_file()
         self._cut_nll()
         if lines:
-            self.tell(f"resuming after {self.chunked.num_done} of {len(self.chunks)} chunks")
+            self.tell(f"resuming after chunk {self.chunked.num_done} of {len(self.chunks)}")
 
     def _cut_nll(self) -> None:
         if not (self.options.save_nll and self.group.is_main):

@@ -57,7 +57,11 @@ while
   kill -0 "$task" 2>/dev/null
 do :; done
 
-if ((code == 140 || code == 143)) && [[ -z $cancelled ]]; then # stopped by USR2 or TERM
+interrupted() { # stopped by USR2 or TERM; also where another node's task was killed, which srun tells
+  ((code == 140 || code == 143)) ||
+    { ((code == 137)) && grep -q '"state": "cancelled"' "$stage/status.json"; }
+}
+if interrupted && [[ -z $cancelled ]]; then
   if ((attempt < max_attempts)); then
     put_back "$code"
   else

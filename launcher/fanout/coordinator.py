@@ -16,9 +16,11 @@ import dataclasses
 import os
 import signal
 import sys
+import threading
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import torch
@@ -36,6 +38,9 @@ from launcher.fanout.meeting import Meeting
 from launcher.fanout.pipelined import PipelinedGroup, run_ahead_of, split_workers
 from launcher.fanout.private_ray import private_ray
 from launcher.fanout.rank import RankSpec
+
+STOP_LIMIT_S = 4.0
+"""Time for Ray to end in order, well within the time that a scheduler leaves before it kills."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -132,8 +137,18 @@ def _read(arguments: argparse.Namespace) -> RankSpec:
 
 
 def _stop_on_sigterm() -> None:
-    """After Ray, which sets a handler of its own. The ledger is safe after any chunk."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_STOPPED))
+    """After Ray, which sets a handler of its own. The ledger is safe after any chunk.
+
+    Whoever stops a job may have stopped Ray's processes too, and Ray waits for them in vain.
+    """
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        impatience = threading.Timer(STOP_LIMIT_S, os._exit, (EXIT_STOPPED,))
+        impatience.daemon = True
+        impatience.start()
+        sys.exit(EXIT_STOPPED)
+
+    signal.signal(signal.SIGTERM, stop)
 
 
 def _parser() -> argparse.ArgumentParser:

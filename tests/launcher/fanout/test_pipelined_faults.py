@@ -52,6 +52,32 @@ def test_a_killed_worker_changes_no_number(
     assert_same_numbers(out, evaluated(adapters))
 
 
+def stopping(chunk: int, rank: int) -> type[PipelinedGroup]:
+    """A group in which a rank stands still from a chunk on, and does not die."""
+    left = [chunk]
+
+    class Stopping(PipelinedGroup):
+        def submit(self, task: Task) -> None:
+            super().submit(task)
+            if task.chunk in left:
+                left.remove(task.chunk)
+                os.kill(self._homes[rank].pid, signal.SIGSTOP)
+
+    return Stopping
+
+
+@pytest.mark.parametrize("rank", [0, 2])
+def test_a_worker_that_stands_still_is_replaced(
+    fan_out, evaluated, tmp_path: Path, monkeypatch, rank: int
+):
+    """Also a scorer, while another goes on: nobody runs far ahead of what is not scored."""
+    monkeypatch.setattr("launcher.fanout.patience.FLOOR_S", 15.0)
+    out = tmp_path / "out"
+    result = fan_out(out, 3, adapters=1, group_class=stopping(2, rank))
+    assert ["hung: nothing from" in each["cause"] for each in result["recoveries"]] == [True]
+    assert_same_numbers(out, evaluated(1))
+
+
 def test_too_many_losses_end_the_evaluation_and_a_resume_finishes_it(
     fan_out, evaluated, tmp_path: Path
 ):
