@@ -158,4 +158,4 @@ def test_a_lost_node_puts_the_evaluation_back_and_it_ends_with_the_same_numbers(
     status = lab.wait_until_over(experiment, executor, OVER_S)[f"{SEED}/eval"]
     assert (status.state, status.attempt) == (State.DONE, 2), status
     assert_same_numbers(experiment, trained)
-    assert "\nresuming after " in lab.log(experiment, f"{SEED}/eval")
+    assert "resuming after chunk" in lab.log(experiment, f"{SEED}/eval")
