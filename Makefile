@@ -5,11 +5,11 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-# More threads than cores slow every process of a test run down. The test cluster has the machine
-# to itself: its tests kill daemons and wait for what becomes of that.
+# More threads than cores slow every process of a test run down; more processes do not, for many
+# tests wait. The files of the test cluster each bring up a Slurm of their own.
 define TEST
-OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --ignore tests/cluster
-OMP_NUM_THREADS=1 $(BIN)/pytest tests/cluster
+OMP_NUM_THREADS=1 $(BIN)/pytest -n $$(( $$(nproc) + 1 )) --dist worksteal --ignore tests/cluster
+OMP_NUM_THREADS=1 $(BIN)/pytest -n 3 --dist loadfile tests/cluster
 endef
 
 .PHONY: demo test check lint format setup
