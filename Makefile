@@ -5,10 +5,10 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-# More threads than cores slow every process of a test run down; more processes do not, for many
-# tests wait. The files of the test cluster each bring up a Slurm of their own.
+# More threads than cores slow every process of a test run down. The tests of the cluster mostly
+# wait, a file of them beside another, each with a Slurm of its own.
 define TEST
-OMP_NUM_THREADS=1 $(BIN)/pytest -n $$(( $$(nproc) + 1 )) --dist worksteal --ignore tests/cluster
+OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist worksteal --ignore tests/cluster
 OMP_NUM_THREADS=1 $(BIN)/pytest -n 3 --dist loadfile tests/cluster
 endef
 

@@ -38,7 +38,7 @@ def killing(*kills: tuple[int, int]) -> type[PipelinedGroup]:
     [
         pytest.param(2, 1, [(0, 0)], id="the adapter, before anything is recorded"),
         pytest.param(3, 1, [(3, 2)], id="a scorer"),
-        pytest.param(3, 2, [(4, 1), (5, 0)], id="an adapter, then the other near the end"),
+        pytest.param(3, 2, [(4, 1)], id="one of two adapters"),
         pytest.param(2, 1, [(5, 1)], id="the scorer of the last chunk"),
     ],
 )
@@ -66,14 +66,11 @@ def stopping(chunk: int, rank: int) -> type[PipelinedGroup]:
     return Stopping
 
 
-@pytest.mark.parametrize("rank", [0, 2])
-def test_a_worker_that_stands_still_is_replaced(
-    fan_out, evaluated, tmp_path: Path, monkeypatch, rank: int
-):
-    """Also a scorer, while another goes on: nobody runs far ahead of what is not scored."""
+def test_a_scorer_that_stands_still_is_replaced(fan_out, evaluated, tmp_path: Path, monkeypatch):
+    """While the other goes on: nobody runs far ahead of what is not scored."""
     monkeypatch.setattr("launcher.fanout.patience.FLOOR_S", 15.0)
     out = tmp_path / "out"
-    result = fan_out(out, 3, adapters=1, group_class=stopping(2, rank))
+    result = fan_out(out, 3, adapters=1, group_class=stopping(2, 2))
     assert ["hung: nothing from" in each["cause"] for each in result["recoveries"]] == [True]
     assert_same_numbers(out, evaluated(1))
 
@@ -97,9 +94,8 @@ def test_a_resume_may_not_change_the_number_of_adapters(fan_out, tmp_path: Path)
         fan_out(out, 3, adapters=2, resume=True)
 
 
-@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM])
 def test_a_killed_coordinator_resumes_with_the_same_numbers(
-    command, fan_out, evaluated, tmp_path: Path, end: signal.Signals
+    command, fan_out, evaluated, tmp_path: Path
 ):
     out = tmp_path / "out"
     schedule = ["--set", "ttt.schedule=pipelined", "--set", "fanout.adapters=1"]
@@ -108,7 +104,7 @@ def test_a_killed_coordinator_resumes_with_the_same_numbers(
     try:
         wait_until(lambda: (read_json(EvalPaths(out).progress) or {}).get("chunk"), "a chunk")
         progress = read_json(EvalPaths(out).progress)
-        os.kill(progress["coordinator"], end)
+        os.kill(progress["coordinator"], signal.SIGKILL)
     finally:
         guard.send_signal(signal.SIGTERM)
         guard.wait()

@@ -24,10 +24,10 @@ ROOT = Path(__file__).resolve().parents[3]
 
 @pytest.fixture
 def job_file(tiny_job: Job, tmp_path: Path) -> Path:
-    """Many epochs on each of its 23 chunks, so that there is time to kill somebody."""
+    """Some epochs on each of its 23 chunks, so that there is time to kill somebody."""
     job = replace(
         tiny_job,
-        ttt=replace(tiny_job.ttt, chunk_tokens=128, checkpoint_chunks=4, epochs=20),
+        ttt=replace(tiny_job.ttt, chunk_tokens=128, checkpoint_chunks=4, epochs=5),
         fanout=replace(tiny_job.fanout, workers=2),
     )
     path = tmp_path / "fanned.toml"
