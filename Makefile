@@ -9,7 +9,7 @@ BIN := .venv/bin
 # wait, a file of them beside another, each with a Slurm of its own.
 define TEST
 OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist worksteal --ignore tests/cluster
-OMP_NUM_THREADS=1 $(BIN)/pytest -n 3 --dist loadfile tests/cluster
+OMP_NUM_THREADS=1 $(BIN)/pytest -n 4 --dist loadfile tests/cluster
 endef
 
 .PHONY: demo test check lint format setup
