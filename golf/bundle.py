@@ -1,7 +1,8 @@
 """The code that ships: all that trains, quantizes and evaluates, as the text of one Python file.
 
 1. The package's sources are taken in the order of their names, without what no record needs.
-2. The job goes in with every key spelled out, but for what names a site: machines and containers.
+2. The job goes in with every key spelled out, but for what names a site: machines and containers;
+   its evaluation is strict, which needs no Ray and gives the scores of the pipelined schedule.
 3. Both are compressed into `bundled.py`, which unpacks and runs them.
 
 Equal sources and an equal job give equal bytes. Those are the bytes that a budget counts as code.
@@ -14,6 +15,7 @@ import functools
 import json
 import lzma
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from golf.config import Job, job_to_sections
@@ -61,8 +63,9 @@ def _sources(package: Path) -> Iterator[tuple[str, str]]:
 
 def _job_text(job: Job) -> str:
     """As TOML; every value in use is written alike in JSON."""
+    strict = replace(job, ttt=replace(job.ttt, schedule="strict"))
     lines = []
-    for section, table in job_to_sections(job).items():
+    for section, table in job_to_sections(strict).items():
         if section not in SITE_SECTIONS:
             lines.append(f"[{section}]")
             lines += [f"{key} = {json.dumps(value)}" for key, value in table.items()]

@@ -47,6 +47,13 @@ def test_the_job_goes_in_whole_but_for_what_names_a_site(tmp_path: Path) -> None
     assert found == dataclasses.replace(Job(), ttt=job.ttt)
 
 
+def test_it_evaluates_by_itself_what_was_evaluated_over_a_pipeline(tmp_path: Path) -> None:
+    """It has no Ray; strict gives the scores of as many workers as adapted."""
+    strict, pipelined = Job(), Job(ttt=TTTConfig(schedule="pipelined"))
+    assert job_inside(bundle(PACKAGE, pipelined), tmp_path) == strict
+    assert bundle(PACKAGE, pipelined) == bundle(PACKAGE, strict)
+
+
 def test_nothing_inside_needs_what_is_left_out() -> None:
     """But for the command line's other commands, and what puts the file together."""
     known = {
