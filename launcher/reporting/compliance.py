@@ -134,62 +134,69 @@ def _worst(
     return max(measured, key=lambda pair: pair[0]) if measured else (None, None)
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Amount:
+    """A rule on one figure of each seed."""
+
+    name: str
+    measure: Callable[[SeedReport], float | None]
+    evidence: Callable[[int], Path]
+    """The file of a seed from which its figure was read."""
+    unit: str = "s"
+    note: str = ""
+
+    def gate(self, sheet: Sheet, limit: float | None) -> Gate:
+        """The worst seed's figure, held against a limit if there is one."""
+        figure, worst = _worst(sheet, self.measure)
+        return Gate(
+            name=self.name,
+            figure=figure,
+            limit=limit,
+            unit=self.unit,
+            passed=None if figure is None or limit is None else figure <= limit,
+            seed=worst.seed if worst else None,
+            evidence=sheet.relative(self.evidence(worst.seed)) if worst else "",
+            note=self.note,
+        )
+
+
 def _artifact(sheet: Sheet, limit: int) -> Gate:
-    figure, worst = _worst(sheet, lambda seed: seed.total_bytes)
-    return Gate(
+    _, worst = _worst(sheet, lambda seed: seed.total_bytes)
+    known = worst and worst.model_bytes is not None and worst.code_bytes is not None
+    return _Amount(
         name=ARTIFACT,
-        figure=figure,
-        limit=limit,
+        measure=lambda seed: seed.total_bytes,
+        evidence=sheet.paths.artifact_sizes,
         unit="bytes",
-        passed=None if figure is None else figure <= limit,
-        seed=worst.seed if worst else None,
-        evidence=sheet.relative(sheet.paths.artifact_sizes(worst.seed)) if worst else "",
-        note=f"model {worst.model_bytes:,} + code {worst.code_bytes:,}"
-        if worst and worst.model_bytes is not None and worst.code_bytes is not None
-        else "",
-    )
+        note=f"model {worst.model_bytes:,} + code {worst.code_bytes:,}" if worst and known else "",
+    ).gate(sheet, limit)
 
 
 def _training(sheet: Sheet, limit: float) -> Gate:
-    figure, worst = _worst(sheet, lambda seed: seed.last_step_began_s)
-    return Gate(
+    return _Amount(
         name=TRAINING,
-        figure=figure,
-        limit=limit,
-        unit="s",
-        passed=None if figure is None else figure <= limit,
-        seed=worst.seed if worst else None,
-        evidence=sheet.relative(sheet.paths.train(worst.seed).metrics) if worst else "",
+        measure=lambda seed: seed.last_step_began_s,
+        evidence=lambda seed: sheet.paths.train(seed).metrics,
         note="the step that uses up the time is finished",
-    )
+    ).gate(sheet, limit)
 
 
 def _quantization(sheet: Sheet) -> Gate:
     """As GPTQ-lite reads no training data, the challenge's rules do not count it as training."""
-    figure, worst = _worst(sheet, lambda seed: seed.quantize_seconds)
-    return Gate(
+    return _Amount(
         name="quantization",
-        figure=figure,
-        limit=None,
-        unit="s",
-        passed=None,
-        seed=worst.seed if worst else None,
-        evidence=sheet.relative(sheet.paths.run_stage(worst.seed, "train").status) if worst else "",
+        measure=lambda seed: seed.quantize_seconds,
+        evidence=lambda seed: sheet.paths.run_stage(seed, "train").status,
         note="reads no training data, so it is not counted as training",
-    )
+    ).gate(sheet, None)
 
 
 def _evaluation(sheet: Sheet, limit: float) -> Gate:
-    figure, worst = _worst(sheet, lambda seed: seed.eval_seconds)
-    return Gate(
+    return _Amount(
         name=EVALUATION,
-        figure=figure,
-        limit=limit,
-        unit="s",
-        passed=None if figure is None else figure <= limit,
-        seed=worst.seed if worst else None,
-        evidence=sheet.relative(sheet.paths.evaluation(worst.seed, FINAL).result) if worst else "",
-    )
+        measure=lambda seed: seed.eval_seconds,
+        evidence=lambda seed: sheet.paths.evaluation(seed, FINAL).result,
+    ).gate(sheet, limit)
 
 
 def _count(
