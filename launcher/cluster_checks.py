@@ -15,6 +15,7 @@ import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from golf.config import ContainerConfig
 from launcher.checks import Check, Verdict, common_checks
 from launcher.executors.slurm_refusals import fix_of
 from launcher.plan import Plan
@@ -42,7 +43,7 @@ def check_cluster_plan(
         _gpu_hours(plan),
         *_warning(plan, slurm),
         _shared(plan),
-        _container(plan),
+        check_container(plan.job.container, plan.paths.root.parent, str(plan.data)),
     ]
     if shutil.which("sbatch") is None:
         fix = 'run golf-launch on a login node, or set site.executor = "local" in the profile'
@@ -90,8 +91,8 @@ def _shared(plan: Plan) -> Check:
     return Check(name="shared", verdict=Verdict.OK, figure=str(runs))
 
 
-def _container(plan: Plan) -> Check:
-    container = plan.job.container
+def check_container(container: ContainerConfig, runs: Path, data: str = "") -> Check:
+    """Whether the image that is named can serve stages that read and write these folders."""
     if container.runtime == "none":
         return Check(name="container", verdict=Verdict.OK, figure="none")
     runtime = runtime_of(container.runtime)
@@ -100,7 +101,7 @@ def _container(plan: Plan) -> Check:
     path = Path(container.image)
     if not problem and path.is_absolute() and not path.exists():
         problem = f"{container.image} does not exist on this machine"
-    mounts = stage_mounts(plan.paths.root.parent, str(plan.data), container)
+    mounts = stage_mounts(runs, data, container)
     problem = problem or runtime.problem_with_mounts(container.image, mounts)
     if problem:
         fix = f"{problem}; containers/README.md tells how to make {runtime.image_hint}"

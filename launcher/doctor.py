@@ -2,8 +2,9 @@
 
 1. Slurm's commands, its controller, and whether it keeps accounts.
 2. The profile's partition: known, up, its limits, its GPUs.
-3. The folder of the runs: writable, and not this machine's alone.
-4. The container: its runtime, its image.
+3. Whether Slurm would take a small job with all that the profile names.
+4. The folder of the runs: writable, and not this machine's alone.
+5. The container: its runtime, its image, and where folders are mounted in it.
 
 What only a node can tell (does it see the folder, has it the runtime, what is in the image) is told
 by a job of a minute, which `--job` submits.
@@ -22,7 +23,7 @@ from pathlib import Path
 
 from golf.config import ContainerConfig
 from launcher.checks import Check, Verdict
-from launcher.cluster_checks import LOCAL_FOLDERS, estimate, nodes_down
+from launcher.cluster_checks import LOCAL_FOLDERS, check_container, estimate, nodes_down
 from launcher.executors.slurm_refusals import fix_of
 from launcher.profile import Profile, default_path
 from launcher.runtimes import ENTRYPOINT, Contained, runtime_of, same_path
@@ -66,7 +67,7 @@ def diagnose(profile: Profile, runs: Path) -> Iterator[Check]:
     yield _partition(profile)
     yield _submission(profile)
     yield _runs(runs)
-    yield _container(profile)
+    yield _container(profile, runs)
 
 
 def _accounting() -> Check:
@@ -135,19 +136,10 @@ def _runs(runs: Path) -> Check:
     return _ok("runs", str(runs))
 
 
-def _container(profile: Profile) -> Check:
-    container = profile.container
-    if container.runtime == "none":
+def _container(profile: Profile, runs: Path) -> Check:
+    if profile.container.runtime == "none":
         return _ok("container", f"none; jobs run {profile.site.python or sys.executable}")
-    runtime = runtime_of(container.runtime)
-    problem = runtime.problem_with(container.image)
-    path = Path(container.image)
-    if not problem and path.is_absolute() and not path.exists():
-        problem = f"{path} does not exist"
-    figure = f"{container.runtime}, {container.image}"
-    if problem:
-        return _fail("container", f"{figure}: {problem}", f"give {runtime.image_hint}")
-    return _ok("container", figure)
+    return check_container(profile.container, runs)
 
 
 def run_job(profile: Profile, runs: Path) -> Iterator[Check]:
