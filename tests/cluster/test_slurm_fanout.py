@@ -6,18 +6,16 @@ import os
 import shutil
 import signal
 import stat
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-import tomli_w
 from cluster_lab import ClusterLab
+from trained_seed import train_and_evaluate
 
-from golf.config import Job, ResourcesConfig, job_to_sections
+from golf.config import Job, ResourcesConfig
 from golf.records import DataPaths, EvalPaths, read_json
 from launcher.experiment import Experiment, ExperimentPaths
 from launcher.plan import make_plan
@@ -43,21 +41,7 @@ def two_nodes(tiny_job: Job) -> Job:
 @pytest.fixture(scope="module")
 def trained(two_nodes: Job, tiny_data: DataPaths, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A seed's training folder, and beside it the numbers of two ranks without Ray or Slurm."""
-    folder = tmp_path_factory.mktemp("trained")
-    (folder / "job.toml").write_text(tomli_w.dumps(job_to_sections(two_nodes)))
-    golf = [sys.executable, "-m", "golf"]
-    config, data = ["--config", f"{folder}/job.toml"], ["--data", str(tiny_data.root)]
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    artifact = f"{folder}/train/model.golf"
-    for words in (
-        [*golf, "train", *config, *data, "--out", f"{folder}/train", "--seed", str(SEED)],
-        [*golf, "quantize", *config, "--checkpoint", f"{folder}/train/model.safetensors",
-         "--out", artifact],
-        [*torchrun, "-m", "golf", "eval", *config, *data, "--artifact", artifact,
-         "--protocol", "ttt", "--out", f"{folder}/ttt", "--device", "cpu"],
-    ):  # fmt: skip
-        subprocess.run(words, check=True, capture_output=True)
-    return folder
+    return train_and_evaluate(two_nodes, tiny_data, tmp_path_factory.mktemp("trained"), SEED, 2)
 
 
 Submitted = tuple[Experiment, Any]

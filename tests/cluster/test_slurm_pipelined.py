@@ -5,17 +5,15 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import tomli_w
 from cluster_lab import ClusterLab
 from pipeline_lab import by_chunk
+from trained_seed import train_and_evaluate
 
-from golf.config import Job, ResourcesConfig, job_to_sections
+from golf.config import Job, ResourcesConfig
 from golf.records import DataPaths, EvalPaths, read_json
 from launcher.experiment import ExperimentPaths
 from launcher.plan import make_plan
@@ -40,19 +38,7 @@ def trained(
     strict_job: Job, tiny_data: DataPaths, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     """A seed's training folder, and beside it the numbers of one process by the strict schedule."""
-    folder = tmp_path_factory.mktemp("trained")
-    (folder / "job.toml").write_text(tomli_w.dumps(job_to_sections(strict_job)))
-    config, data = ["--config", f"{folder}/job.toml"], ["--data", str(tiny_data.root)]
-    artifact = f"{folder}/train/model.golf"
-    for words in (
-        ["train", *config, *data, "--out", f"{folder}/train", "--seed", str(SEED)],
-        ["quantize", *config, "--checkpoint", f"{folder}/train/model.safetensors",
-         "--out", artifact],
-        ["eval", *config, *data, "--artifact", artifact, "--protocol", "ttt",
-         "--out", f"{folder}/ttt", "--device", "cpu"],
-    ):  # fmt: skip
-        subprocess.run([sys.executable, "-m", "golf", *words], check=True, capture_output=True)
-    return folder
+    return train_and_evaluate(strict_job, tiny_data, tmp_path_factory.mktemp("trained"), SEED, 1)
 
 
 def test_adapter_and_scorer_on_two_nodes_give_one_process_s_numbers_also_after_a_kill(
